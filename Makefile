@@ -1,0 +1,67 @@
+# make book | test | serve | bench | clean: everything sets itself up in .venv.
+
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+VENV := .venv
+BIN := $(VENV)/bin
+PORT ?= 8000
+
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest \
+	--generate-hashes --no-emit-index-url --extra book --extra test --group build --group weights
+
+.PHONY: help book test check serve bench parity lock format clean
+
+help:
+	@echo "make book     set up, execute every chapter, write _build/html and _build/notebooks"
+	@echo "make test     build the book, then style, types and every test, in a real browser too"
+	@echo "make serve    serve the built book on http://127.0.0.1:$(PORT)"
+	@echo "make bench    run the benchmarks against TensorFlow and PyTorch (installs them)"
+	@echo "make format   rewrite the code in the project's style"
+	@echo "make lock     resolve requirements.lock anew"
+	@echo "make clean    remove what was built (the environment stays)"
+
+# The environment, made once and remade when what it consists of changes.
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Trivium needs Python 3.11 or later; this is %s. Try: make PYTHON=python3.12" % sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing what requirements.lock names into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+book: $(VENV)/.ready
+	@$(BIN)/jupyter-book build --all -W -n --keep-going . || \
+		{ echo "The book was not built: the messages above name the page and the cell." >&2; exit 1; }
+	@echo "The book is at _build/html/index.html (make serve shows it); the notebooks are in _build/notebooks."
+
+check: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The book comes first: the tests open the site that it writes.
+test: check book
+	$(BIN)/python -m pytest
+
+serve: $(VENV)/.ready
+	@test -f _build/html/index.html || { echo "There is no book yet: run make book first." >&2; exit 1; }
+	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
+
+# PyTorch and transformers beside the package, for the tests that compare with them.
+parity: $(VENV)/.ready
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 transformers==5.23.0
+
+bench: parity
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --editable ".[peers]"
+	@for script in benchmarks/[!_]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+lock: $(VENV)/.ready
+	$(LOCK) --upgrade pyproject.toml --output-file requirements.lock
+
+format: $(VENV)/.ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf _build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
