@@ -1,0 +1,20 @@
+"""The book's data sets: NumPy in, NumPy out, the same bytes everywhere, checked by hash."""
+
+from trivium.data.examples import Examples
+from trivium.data.fashion_mnist import FashionMNIST, fashion_mnist
+from trivium.data.fetch import CorruptFileError, DownloadError, cache_folder
+from trivium.data.japanese_vowels import JapaneseVowels, japanese_vowels
+from trivium.data.movie_snippets import MovieSnippets, movie_snippets
+
+__all__ = [
+    "CorruptFileError",
+    "DownloadError",
+    "Examples",
+    "FashionMNIST",
+    "JapaneseVowels",
+    "MovieSnippets",
+    "cache_folder",
+    "fashion_mnist",
+    "japanese_vowels",
+    "movie_snippets",
+]

@@ -1,0 +1,144 @@
+"""The files the data sets are made of: where each comes from and what it must contain."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """One file of a data set.
+
+    name: path under `data/` in the repository and under the cache folder; `.gz` is unpacked
+        when read.
+    sha256, size: of the content, after any unpacking: the same content may be compressed in
+        more than one way.
+    addresses: where to download it, tried in order; a `.zip` or `.tar.gz` address is an archive
+        that holds the file under its own name.
+    """
+
+    name: str
+    sha256: str
+    size: int
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set: its files and what must be said when they are used.
+
+    license: SPDX identifier; citation: the work to cite; source: where the set is described.
+    """
+
+    name: str
+    files: tuple[DataFile, ...]
+    license: str
+    citation: str
+    source: str
+
+
+def _fashion_mnist(name: str, sha256: str, size: int) -> DataFile:
+    return DataFile(
+        name=f"fashion-mnist/{name}",
+        sha256=sha256,
+        size=size,
+        addresses=(
+            f"http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/{name}",
+            "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/"
+            + name,
+        ),
+    )
+
+
+FASHION_MNIST = DataSet(
+    name="Fashion-MNIST",
+    files=(
+        _fashion_mnist(
+            "train-images-idx3-ubyte.gz",
+            "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+            47_040_016,
+        ),
+        _fashion_mnist(
+            "train-labels-idx1-ubyte.gz",
+            "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+            60_008,
+        ),
+        _fashion_mnist(
+            "t10k-images-idx3-ubyte.gz",
+            "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+            7_840_016,
+        ),
+        _fashion_mnist(
+            "t10k-labels-idx1-ubyte.gz",
+            "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+            10_008,
+        ),
+    ),
+    license="MIT",
+    citation=(
+        "Han Xiao, Kashif Rasul, Roland Vollgraf (2017). Fashion-MNIST: a Novel Image Dataset "
+        "for Benchmarking Machine Learning Algorithms. arXiv:1708.07747."
+    ),
+    source="https://github.com/zalandoresearch/fashion-mnist",
+)
+
+
+def _japanese_vowels(name: str, sha256: str, size: int) -> DataFile:
+    return DataFile(
+        name=f"japanese-vowels/{name}",
+        sha256=sha256,
+        size=size,
+        addresses=(
+            "https://timeseriesclassification.com/aeon-toolkit/JapaneseVowels.zip",
+            "https://raw.githubusercontent.com/aeon-toolkit/aeon/v1.6.0/aeon/datasets/data/"
+            f"JapaneseVowels/{name}",
+        ),
+    )
+
+
+JAPANESE_VOWELS = DataSet(
+    name="Japanese Vowels",
+    files=(
+        _japanese_vowels(
+            "JapaneseVowels_TRAIN.ts",
+            "68a430eabd919cc77f40b1f5f3bc0dcafacc1486bca9260785aeb7d262cc78cd",
+            487_971,
+        ),
+        _japanese_vowels(
+            "JapaneseVowels_TEST.ts",
+            "b3d41d6a0ca3bcad3afb9ca7d4365382aa51341e2e58bae2a574babdda5b9462",
+            649_132,
+        ),
+    ),
+    license="CC-BY-4.0",
+    citation=(
+        "Mineichi Kudo, Jun Toyama, Masaru Shimbo (1999). Multidimensional Curve Classification "
+        "Using Passing-Through Regions. Pattern Recognition Letters 20 (11-13), 1103-1111."
+    ),
+    source="https://doi.org/10.24432/C5NS47",
+)
+
+_HUTTO = "additional_resources/hutto_ICWSM_2014.tar.gz"
+
+MOVIE_SNIPPETS = DataSet(
+    name="Movie review snippets with human ratings",
+    files=(
+        DataFile(
+            name="movie-snippets/movieReviewSnippets_GroundTruth.txt",
+            sha256="c8293b0d942e90e223ea2c0955d969040d1a1be514a978b9af0698940bd13350",
+            size=1_383_098,
+            addresses=(
+                f"https://raw.githubusercontent.com/cjhutto/vaderSentiment/master/{_HUTTO}",
+                "https://raw.githubusercontent.com/cjhutto/vaderSentiment/"
+                f"18c86513ea60b02fce8f3b1b598da43042d91b08/{_HUTTO}",
+            ),
+        ),
+    ),
+    license="MIT",
+    citation=(
+        "C.J. Hutto, Eric Gilbert (2014). VADER: A Parsimonious Rule-based Model for Sentiment "
+        "Analysis of Social Media Text. Eighth International Conference on Weblogs and Social "
+        "Media (ICWSM-14)."
+    ),
+    source="https://github.com/cjhutto/vaderSentiment",
+)
+
+DATA_SETS = (FASHION_MNIST, JAPANESE_VOWELS, MOVIE_SNIPPETS)
