@@ -1,0 +1,14 @@
+"""Models as flax.nnx modules, one file a family."""
+
+from trivium.models.bert import Bert, BertClassifier, BertConfig, mean_pool
+from trivium.models.convolution import ConvClassifier
+from trivium.models.recurrence import LSTMClassifier
+
+__all__ = [
+    "Bert",
+    "BertClassifier",
+    "BertConfig",
+    "ConvClassifier",
+    "LSTMClassifier",
+    "mean_pool",
+]
