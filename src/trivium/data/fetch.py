@@ -23,6 +23,8 @@ _UNREADABLE = (
     zlib.error,
 )
 
+_ANOTHER_FOLDER = "Set TRIVIUM_DATA to a folder that can be read and written."
+
 
 class CorruptFileError(ValueError):
     """A file's content is not what its SHA-256 promises: altered, cut short or another file."""
@@ -58,6 +60,9 @@ def read(file: DataFile) -> bytes:
         return unpack(path.read_bytes(), file, path)
     except FileNotFoundError:
         pass
+    except OSError as error:
+        error.add_note(_ANOTHER_FOLDER)
+        raise
     except CorruptFileError as error:
         path.unlink(missing_ok=True)
         warnings.warn(f"{error} Removed; downloading it again.", stacklevel=3)
@@ -172,7 +177,7 @@ def _store(stored: bytes, path: Path) -> None:
         part.write_bytes(stored)
         part.replace(path)
     except OSError as error:
-        error.add_note("Set TRIVIUM_DATA to a folder that can be written to.")
+        error.add_note(_ANOTHER_FOLDER)
         raise
     finally:
         part.unlink(missing_ok=True)

@@ -59,7 +59,7 @@ def parse_ts(text: str, name: str) -> Examples:
         if not line or line.startswith("#"):
             continue
         if "data" not in header:
-            if not line.startswith("@"):
+            if not line.startswith("@") or line == "@":
                 raise ValueError(f"{place}: expected a header line @..., found {line[:40]!r}.")
             key, *values = line[1:].split()
             header[key.lower()] = values

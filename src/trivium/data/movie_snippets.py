@@ -21,8 +21,8 @@ class MovieSnippets:
 
     train, test: inputs a list of strings; labels int32, 1 where the mean rating is positive.
     train_rows, test_rows: int64, where each of them stands in texts and ratings.
-    texts: all 10,605 snippets in the order of the file; ratings: float32 [10605], the mean of at
-        least 20 people's ratings from -4 (extremely negative) to 4 (extremely positive).
+    texts: all 10,605 snippets in the order of the file; ratings: float32 [10605], the mean of
+        15 to 29 people's ratings from -4 (extremely negative) to 4 (extremely positive).
     classes: the names of the two classes.
     """
 
@@ -55,7 +55,8 @@ def movie_snippets(seed: int = 0, held_out: int = 2000, minimum: float = 0.5) ->
         raise ValueError(f"seed must be an integer, got {seed!r}.")
     if isinstance(held_out, bool) or not isinstance(held_out, int | np.integer):
         raise ValueError(f"held_out must be an integer, got {held_out!r}.")
-    if not 0 <= minimum <= 4:
+    number = isinstance(minimum, int | float | np.integer | np.floating)
+    if isinstance(minimum, bool) or not number or not 0 <= minimum <= 4:
         raise ValueError(f"minimum must be a distance from zero in 0..4, got {minimum!r}.")
     (file,) = MOVIE_SNIPPETS.files
     texts, means = parse_ratings(read(file).decode(), file.name)
