@@ -1,0 +1,182 @@
+"""When a number stops being finite: which step, which learning rate, which layer."""
+
+import inspect
+from collections.abc import Callable
+from contextlib import contextmanager
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from trivium.train.step import gather, loss_and_gradient, per_example, update
+
+
+class NonFiniteLoss(FloatingPointError):  # noqa: N818 - named for what happened, as the caller sees it
+    """A training step met NaN or infinity; the model has the weights from before that step.
+
+    step: steps taken before it, since the beginning of training. epoch: 1-based.
+    learning_rate: the rate of that step, or None where the optimizer does not show it.
+    layer: path of the first module (or parameter) that is not finite, such as "blocks.0.norm".
+    """
+
+    def __init__(self, message, *, step, epoch, learning_rate, layer):
+        super().__init__(message)
+        self.step, self.epoch = step, epoch
+        self.learning_rate, self.layer = learning_rate, layer
+
+
+def explain(program, state, examples, rows, width, *, epoch) -> NonFiniteLoss:
+    """Run the refused step again, outside jit, and say where it goes wrong.
+
+    state: the TrainState from before the step, which holds the random streams that it used.
+    """
+    arguments, keywords, labels, real = gather(examples, rows, width)
+    layer, what = _locate(program, state, arguments, keywords, labels, real)
+    step = int(state.step)
+    rate = learning_rate(program.optimizer, state)
+    if rate is None:
+        told = "a learning rate that the optimizer does not show"
+    else:
+        told = f"learning rate {rate:g}"
+    return NonFiniteLoss(
+        f"training met NaN or infinity after {step} steps, in epoch {epoch}, with {told}: {what} "
+        "is the first that is not finite. The model has the weights from before that step; a "
+        "smaller learning rate or clipped gradients (optax.clip_by_global_norm) may help.",
+        step=step,
+        epoch=epoch,
+        learning_rate=rate,
+        layer=layer,
+    )
+
+
+def _locate(program, state, arguments, keywords, labels, real):
+    """(path, description) of the first thing that is not finite, in the order of computation."""
+    path = _first(state.trainable) or _first(state.rest)
+    if path is not None:
+        return path, f"the parameter {path}"
+    model = nnx.merge(program.graphdef, state.trainable, state.rest)
+    model.train()
+    with _watched(model) as calls:
+        outputs = model(*arguments, **keywords)
+    for path, values in calls:
+        if not _finite(values):
+            return path, f"the output of {path}"
+    losses = per_example(program.loss(outputs, labels), len(real), "loss")
+    if not _finite(losses[real]):
+        return "loss", "the loss itself (of finite outputs)"
+    (_, (_, _, rest)), gradient = loss_and_gradient(
+        program, state, arguments, keywords, labels, real
+    )
+    path = _first(gradient)
+    if path is not None:
+        return path, f"the gradient of {path} (of a finite loss)"
+    path = _first(rest)
+    if path is not None:
+        return path, f"the new value of {path}"
+    path = _first(update(program.optimizer, gradient, state, losses[real].mean())[0])
+    if path is not None:
+        return path, f"the updated {path} (of a finite gradient)"
+    return "step", "a number within the compiled step, not reproduced outside it,"
+
+
+def _finite(tree):
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
+    return all(
+        bool(jnp.isfinite(leaf).all())
+        for leaf in leaves
+        # Inside a scan or another transformation a value is not there to be looked at.
+        if not isinstance(leaf, jax.core.Tracer) and jnp.issubdtype(leaf.dtype, jnp.inexact)
+    )
+
+
+def _first(state):
+    """Path of the first array of a state that is not finite, or None."""
+    for path, leaf in nnx.to_flat_state(state):
+        if not _finite(leaf):
+            return dotted(path)
+    return None
+
+
+def dotted(path) -> str:
+    """A path as an attribute would be written: ("blocks", 0, "norm") -> "blocks.0.norm"."""
+    return ".".join(str(part) for part in path)
+
+
+@contextmanager
+def _watched(model):
+    """Record (path, output) of each of the model's modules, in the order in which they return.
+
+    A module's inner modules return before it does, so the first output that is not finite is
+    that of the innermost module that made it.
+    """
+    paths = {id(module): path for path, module in nnx.iter_modules(model)}
+    classes = {type(module) for _, module in nnx.iter_modules(model)}
+    calls: list = []
+    own: dict = {}
+
+    def watch(call):
+        def watched(self, *args, **kwargs):
+            outputs = call(self, *args, **kwargs)
+            if id(self) in paths:
+                calls.append((dotted(paths[id(self)]) or type(self).__name__, outputs))
+            return outputs
+
+        return watched
+
+    # Python looks `__call__` up on the class, never on the object.
+    wrapped = {cls: cls.__call__ for cls in classes if callable(getattr(cls, "__call__", None))}
+    try:
+        for cls, call in wrapped.items():
+            own[cls] = cls.__dict__.get("__call__")
+            cls.__call__ = watch(call)
+        yield calls
+    finally:
+        for cls, call in own.items():
+            if call is None:
+                del cls.__call__
+            else:
+                cls.__call__ = call
+
+
+def learning_rate(optimizer, state) -> float | None:
+    """The learning rate of the step that `state` is about to take, or None if it is not to be seen.
+
+    `optax.inject_hyperparams` keeps it in the optimizer's state. Otherwise optax keeps no record:
+    it is the (negative) number or schedule that `optax.scale_by_learning_rate`, the last link of
+    optax's optimizers, closed over.
+    """
+    zeros = jax.tree.map(jnp.zeros_like, state.trainable)
+    _, after = update(optimizer, zeros, state, jnp.float32(0))
+    for found in optax.tree_utils.tree_get_all_with_path(after, "learning_rate"):
+        return float(found[1])
+    rates = []
+    for name, value in _closed_over(optimizer.update):
+        if name == "step_size_fn":
+            rates.append(float(value(state.step)))
+        elif name == "step_size" and np.ndim(value) == 0:
+            rates.append(float(value))
+    # A positive factor is some other scaling; two rates belong to two groups of parameters.
+    rates = [-rate for rate in rates if rate < 0]
+    return rates[0] if len(rates) == 1 else None
+
+
+def _closed_over(function: Callable):
+    """(name, value) of everything that a function of optax, and the functions in it, close over."""
+    seen, waiting = set(), [function]
+    while waiting:
+        item = waiting.pop()
+        if id(item) in seen:
+            continue
+        seen.add(id(item))
+        if isinstance(item, (tuple, list)):
+            waiting += item
+        elif isinstance(item, dict):
+            waiting += item.values()
+        elif inspect.isfunction(item) and item.__module__.startswith("optax"):
+            for name, value in inspect.getclosurevars(item).nonlocals.items():
+                if name in ("step_size", "step_size_fn"):
+                    yield name, value
+                else:
+                    waiting.append(value)
