@@ -5,8 +5,9 @@
 ([T_i] or [T_i, D]) that are padded to a few shapes and handed to the model with their lengths.
 """
 
+from trivium.train.evaluation import evaluate, predict
 from trivium.train.history import History
-from trivium.train.loop import evaluate, fit, predict
+from trivium.train.loop import fit
 from trivium.train.nonfinite import NonFiniteLoss
 from trivium.train.step import accuracy
 

@@ -27,6 +27,8 @@ class Checkpoints:
 
     def save(self, step, arrays, progress):
         """Write arrays {name: array} and progress (JSON) as the checkpoint of a step."""
+        if step == self.manager.latest_step():  # an interrupt before the first step of a run
+            return
         self.manager.save(
             step,
             args=ocp.args.Composite(
@@ -47,13 +49,7 @@ class Checkpoints:
         saved = self.manager.restore(
             step, args=ocp.args.Composite(progress=ocp.args.JsonRestore())
         ).progress
-        for name, value in self.configuration.items():
-            if saved["run"].get(name) != value:
-                raise ValueError(
-                    f"the checkpoint in {self.folder} was written by a run with {name} "
-                    f"{saved['run'].get(name)}, this run has {value}: "
-                    "resume with the same, or choose another folder"
-                )
+        self._compare(saved["run"])
         arrays = self.manager.restore(
             step,
             args=ocp.args.Composite(
@@ -63,6 +59,15 @@ class Checkpoints:
             ),
         ).arrays
         return arrays, saved
+
+    def _compare(self, saved):
+        for name in {**self.configuration, **saved}:
+            before, now = saved.get(name), self.configuration.get(name)
+            if before != now:
+                raise ValueError(
+                    f"the checkpoint in {self.folder} is of a run with {name} {before}, this run "
+                    f"has {now}: go on with the same, or choose another folder"
+                )
 
     def close(self):
         """Wait until what is being written is complete."""
@@ -78,12 +83,11 @@ def to_host(array) -> np.ndarray:
     return np.array(array)
 
 
-def fingerprint(*arrays) -> int:
-    """A checksum (CRC-32) of arrays, which tells one data set from another."""
+def fingerprint(tree) -> int:
+    """A checksum (CRC-32) of a tree of arrays, which tells one data set from another."""
     value = 0
-    for array in arrays:
-        if array is not None:
-            array = np.ascontiguousarray(array)
-            value = zlib.crc32(f"{array.dtype}{array.shape}".encode(), value)
-            value = zlib.crc32(array.view(np.uint8).reshape(-1), value)
+    for leaf in jax.tree.leaves(tree):
+        array = np.ascontiguousarray(leaf)
+        value = zlib.crc32(f"{array.dtype}{array.shape}".encode(), value)
+        value = zlib.crc32(array.tobytes(), value)
     return value

@@ -2,6 +2,13 @@
 
 import html
 from dataclasses import asdict, dataclass, field
+from typing import cast
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from trivium import figures
 
 _COLUMNS = {
     "loss": "loss",
@@ -88,61 +95,33 @@ class History:
         note = f"<p>{self._note()}</p>" if self._note() else ""
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{note}"
 
-    def plot(self, ax=None):
-        """Draw loss (and, beside it, the metric) over epochs; return the axes drawn on.
+    def plot(self, ax: Axes | None = None) -> Figure:
+        """Draw loss, and beside it the metric, over the epochs; return the figure.
 
-        ax: one matplotlib axes for the loss alone; None makes a figure with a panel for the loss
-        and one for the metric. Training is drawn in gray, validation in black; the best epoch is
-        marked where early stopping chose one. Lines are labeled directly.
+        ax: draw the loss alone into these axes; None makes a figure in the book's style. Each
+        curve's name stands at its right end; a dotted line marks the best epoch where early
+        stopping chose one.
+
         Raises ValueError when no epoch was completed.
         """
         if not self.epochs:
-            raise ValueError("history holds no epoch to plot")
-        import matplotlib.pyplot as plt
-
-        try:
-            from trivium.figures import COLORS
-        except ImportError:
-            COLORS = {}
-        panels = [("loss", "loss")]
-        if ax is None:
-            if self.metric:
-                panels.append(("metric", self.metric_name))
-            _, axes = plt.subplots(
-                1, len(panels), figsize=(3.6 * len(panels), 2.8), layout="constrained"
-            )
-            axes = list(axes) if len(panels) > 1 else [axes]
-        else:
+            raise ValueError("history holds no completed epoch to plot")
+        panels = {"loss": "loss"}
+        if ax is not None:
             axes = [ax]
-        epochs = range(1, self.epochs + 1)
-        for axis, (name, label) in zip(axes, panels, strict=True):
-            curves = {
-                "training": getattr(self, name),
-                "validation": getattr(self, f"validation_{name}"),
-            }
-            colors = {"training": COLORS.get("gray", "0.5"), "validation": "0.1"}
-            for which, values in curves.items():
-                if not values:
-                    continue
-                axis.plot(
-                    epochs,
-                    values,
-                    color=colors[which],
-                    label=which,
-                    marker="o" if which == "training" else "s",
-                    markersize=3,
-                )
-                axis.annotate(
-                    which,
-                    (self.epochs, values[-1]),
-                    xytext=(5, 0),
-                    textcoords="offset points",
-                    va="center",
-                    color=colors[which],
-                    annotation_clip=False,
-                )
+        elif self.metric:
+            panels["metric"] = str(self.metric_name)
+            axes = list(figures.figure(columns=2)[1])
+        else:
+            axes = [figures.figure()[1]]
+        for axis, (name, label) in zip(axes, panels.items(), strict=True):
+            lines = {"training": getattr(self, name)}
+            if self.validation_loss:
+                lines["validation"] = getattr(self, f"validation_{name}")
+            figures.curves(axis, lines, colors={"validation": "ink"}, ylabel=label)
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
             if self.best_epoch is not None:
-                axis.axvline(self.best_epoch, color="0.7", linewidth=0.8, linestyle=":")
-            axis.set(xlabel="epoch", ylabel=label)
-            axis.xaxis.get_major_locator().set_params(integer=True)
-        return axes if ax is None else ax
+                axis.axvline(
+                    self.best_epoch, color=figures.COLORS["muted"], linewidth=1, linestyle=":"
+                )
+        return cast(Figure, axes[0].figure)

@@ -10,14 +10,14 @@ import numpy as np
 import optax
 from flax import nnx
 
-from trivium.train.step import gather, loss_and_gradient, per_example, update
+from trivium.train.step import call, loss_and_gradient, per_example, update
 
 
-class NonFiniteLoss(FloatingPointError):  # noqa: N818 - named for what happened, as the caller sees it
+class NonFiniteLoss(FloatingPointError):
     """A training step met NaN or infinity; the model has the weights from before that step.
 
-    step: steps taken before it, since the beginning of training. epoch: 1-based.
-    learning_rate: the rate of that step, or None where the optimizer does not show it.
+    step: the step that failed, counted from 1 since the beginning of training. epoch: its epoch,
+    from 1. learning_rate: the rate of that step, or None where the optimizer does not show it.
     layer: path of the first module (or parameter) that is not finite, such as "blocks.0.norm".
     """
 
@@ -27,22 +27,18 @@ class NonFiniteLoss(FloatingPointError):  # noqa: N818 - named for what happened
         self.learning_rate, self.layer = learning_rate, layer
 
 
-def explain(program, state, examples, rows, width, *, epoch) -> NonFiniteLoss:
-    """Run the refused step again, outside jit, and say where it goes wrong.
+def explain(program, state, batch, *, epoch) -> NonFiniteLoss:
+    """Run the refused step again, operation by operation, and say where it goes wrong.
 
-    state: the TrainState from before the step, which holds the random streams that it used.
+    state: the TrainState from before the step, with the random streams that the step used.
     """
-    arguments, keywords, labels, real = gather(examples, rows, width)
-    layer, what = _locate(program, state, arguments, keywords, labels, real)
-    step = int(state.step)
-    rate = learning_rate(program.optimizer, state)
-    if rate is None:
-        told = "a learning rate that the optimizer does not show"
-    else:
-        told = f"learning rate {rate:g}"
+    layer, what = _locate(program, state, batch)
+    step = int(state.step) + 1
+    rate = learning_rate(program, state)
+    told = "unknown" if rate is None else f"{rate:g}"
     return NonFiniteLoss(
-        f"training met NaN or infinity after {step} steps, in epoch {epoch}, with {told}: {what} "
-        "is the first that is not finite. The model has the weights from before that step; a "
+        f"training met NaN or infinity at step {step} (epoch {epoch}, learning rate {told}); the "
+        f"first that is not finite is {what}. The model has the weights from before this step. A "
         "smaller learning rate or clipped gradients (optax.clip_by_global_norm) may help.",
         step=step,
         epoch=epoch,
@@ -51,34 +47,32 @@ def explain(program, state, examples, rows, width, *, epoch) -> NonFiniteLoss:
     )
 
 
-def _locate(program, state, arguments, keywords, labels, real):
+def _locate(program, state, batch):
     """(path, description) of the first thing that is not finite, in the order of computation."""
     path = _first(state.trainable) or _first(state.rest)
-    if path is not None:
-        return path, f"the parameter {path}"
+    if path:
+        return path, f"the parameter {path}, before any step"
     model = nnx.merge(program.graphdef, state.trainable, state.rest)
     model.train()
     with _watched(model) as calls:
-        outputs = model(*arguments, **keywords)
+        outputs = call(model, batch)
     for path, values in calls:
         if not _finite(values):
             return path, f"the output of {path}"
-    losses = per_example(program.loss(outputs, labels), len(real), "loss")
-    if not _finite(losses[real]):
-        return "loss", "the loss itself (of finite outputs)"
-    (_, (_, _, rest)), gradient = loss_and_gradient(
-        program, state, arguments, keywords, labels, real
-    )
+    losses = per_example(program.loss, "loss", outputs, batch)[batch.real]
+    if not _finite(losses):
+        return "loss", "the loss itself, of finite outputs"
+    (_, (_, _, rest)), gradient = loss_and_gradient(program, state, batch)
     path = _first(gradient)
-    if path is not None:
-        return path, f"the gradient of {path} (of a finite loss)"
+    if path:
+        return path, f"the gradient of {path}, of a finite loss"
     path = _first(rest)
-    if path is not None:
+    if path:
         return path, f"the new value of {path}"
-    path = _first(update(program.optimizer, gradient, state, losses[real].mean())[0])
-    if path is not None:
-        return path, f"the updated {path} (of a finite gradient)"
-    return "step", "a number within the compiled step, not reproduced outside it,"
+    path = _first(update(program, gradient, state, losses.mean())[0])
+    if path:
+        return path, f"the updated {path}, of a finite gradient"
+    return "step", "within the compiled step: run operation by operation, all is finite"
 
 
 def _finite(tree):
@@ -111,54 +105,61 @@ def _watched(model):
     A module's inner modules return before it does, so the first output that is not finite is
     that of the innermost module that made it.
     """
-    paths = {id(module): path for path, module in nnx.iter_modules(model)}
-    classes = {type(module) for _, module in nnx.iter_modules(model)}
+    modules = [(path, node) for path, node in nnx.iter_graph(model) if isinstance(node, nnx.Module)]
+    paths = {id(module): dotted(path) or type(module).__name__ for path, module in modules}
     calls: list = []
     own: dict = {}
 
-    def watch(call):
+    def watch(original):
         def watched(self, *args, **kwargs):
-            outputs = call(self, *args, **kwargs)
+            outputs = original(self, *args, **kwargs)
             if id(self) in paths:
-                calls.append((dotted(paths[id(self)]) or type(self).__name__, outputs))
+                calls.append((paths[id(self)], outputs))
             return outputs
 
         return watched
 
-    # Python looks `__call__` up on the class, never on the object.
-    wrapped = {cls: cls.__call__ for cls in classes if callable(getattr(cls, "__call__", None))}
+    # Python looks `__call__` up on the class, never on the object. All are looked up before any
+    # is replaced, so that a class that inherits its `__call__` is not watched twice.
+    classes = {type(module) for _, module in modules}
+    wrapped = {cls: cls.__call__ for cls in classes if _callable(cls)}
     try:
-        for cls, call in wrapped.items():
+        for cls, original in wrapped.items():
             own[cls] = cls.__dict__.get("__call__")
-            cls.__call__ = watch(call)
+            cls.__call__ = watch(original)  # type: ignore[method-assign]
         yield calls
     finally:
-        for cls, call in own.items():
-            if call is None:
+        for cls, original in own.items():
+            if original is None:
                 del cls.__call__
             else:
-                cls.__call__ = call
+                cls.__call__ = original
 
 
-def learning_rate(optimizer, state) -> float | None:
-    """The learning rate of the step that `state` is about to take, or None if it is not to be seen.
+def _callable(cls):
+    return any("__call__" in base.__dict__ for base in cls.__mro__)
+
+
+def learning_rate(program, state) -> float | None:
+    """The learning rate of the step that `state` is about to take, or None if it cannot be seen.
 
     `optax.inject_hyperparams` keeps it in the optimizer's state. Otherwise optax keeps no record:
     it is the (negative) number or schedule that `optax.scale_by_learning_rate`, the last link of
     optax's optimizers, closed over.
     """
     zeros = jax.tree.map(jnp.zeros_like, state.trainable)
-    _, after = update(optimizer, zeros, state, jnp.float32(0))
-    for found in optax.tree_utils.tree_get_all_with_path(after, "learning_rate"):
-        return float(found[1])
+    _, after = update(program, zeros, state, jnp.float32(0))
+    for _, rate in optax.tree_utils.tree_get_all_with_path(after, "learning_rate"):
+        return float(rate)
     rates = []
-    for name, value in _closed_over(optimizer.update):
+    for name, value in _closed_over(program.optimizer.update):
         if name == "step_size_fn":
-            rates.append(float(value(state.step)))
-        elif name == "step_size" and np.ndim(value) == 0:
+            with jax.numpy_dtype_promotion("standard"):
+                rates.append(float(value(state.step)))
+        elif np.ndim(value) == 0:
             rates.append(float(value))
-    # A positive factor is some other scaling; two rates belong to two groups of parameters.
-    rates = [-rate for rate in rates if rate < 0]
+    # A positive factor is some other scaling; two rates are those of two groups of parameters.
+    rates = [-rate for rate in rates if np.signbit(rate)]
     return rates[0] if len(rates) == 1 else None
 
 

@@ -1,7 +1,7 @@
 """The compiled programs: many training steps, many evaluation batches, one prediction.
 
 The model is split once into a static graph and a flat list of arrays; the programs are pure
-functions of that list. A training program runs several steps per call in a `while_loop`, so that
+functions of that list. A training program runs several steps a call in a `while_loop`, so that
 Python is met a few times a second instead of once a step, and stops at the first step that is not
 finite with the state from before it.
 """
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-LOG = 256  # steps that one call may run: the length of the log it returns
+LOG = 256  # the most steps or batches that one call may run: the length of the log it returns
 
 
 def accuracy(logits, labels):
@@ -23,7 +23,7 @@ def accuracy(logits, labels):
 
 
 class TrainState(NamedTuple):
-    """All that a step reads and writes. Its leaves, in this order, are what `fit` carries."""
+    """All that a step reads and writes. `fit` carries its leaves, in this order."""
 
     trainable: Any
     rest: Any  # batch statistics, random streams, and whatever is not trained
@@ -33,51 +33,71 @@ class TrainState(NamedTuple):
 
 
 class Program(NamedTuple):
-    """What a compiled program is made for; equal programs share one compilation."""
+    """What a compiled program is made of; equal programs share one compilation."""
 
     graphdef: Any
-    treedef: Any  # of TrainState for training, of (trainable, rest) otherwise
+    treedef: Any  # of a TrainState for training, of (trainable, rest) otherwise
     trainable: Any  # nnx filter
-    loss: Any
-    metric: Any
+    loss: Any = None
+    metric: Any = None
     optimizer: Any = None
-    sharding: Any = None  # of a batch's leading axis; None on one device
+    sharding: Any = None  # of a batch's leading axis on a mesh; None on one device
 
 
-def gather(examples, rows, width, sharding=None):
-    """Read a batch: (arguments, keywords) of the model's call, labels, weights [B]."""
+class Batch(NamedTuple):
+    """inputs [B, ...], lengths [B] or None, labels [B, ...] or None, real [B]: which count."""
+
+    inputs: Any
+    lengths: Any
+    labels: Any
+    real: Any
+
+
+def split(model, trainable) -> tuple[Any, Any, Any]:
+    """The model's graph, its trained state and the rest."""
+    parts: Any = nnx.split(model, trainable, ...)
+    return parts
+
+
+def gather(examples, rows, width, sharding=None) -> Batch:
+    """Read the examples in rows [B] (see `batches.Order`), sequences padded with zeros to width."""
     if sharding is not None:
         rows = jax.lax.with_sharding_constraint(rows, sharding)
     real = rows >= 0
     rows = jnp.where(real, rows, ~rows)
     labels = None if examples.labels is None else examples.labels[rows]
     if width is None:
-        return (examples.values[rows],), {}, labels, real
+        return Batch(examples.values[rows], None, labels, real)
     lengths = examples.lengths[rows]
     place = jnp.arange(width, dtype=jnp.int32)
     inside = place < lengths[:, None]
     values = examples.values[jnp.where(inside, examples.offsets[rows][:, None] + place, 0)]
     inside = inside.reshape(inside.shape + (1,) * (values.ndim - 2))
-    return (jnp.where(inside, values, 0),), {"lengths": lengths}, labels, real
+    return Batch(jnp.where(inside, values, jnp.zeros_like(values)), lengths, labels, real)
 
 
-def split(model, trainable):
-    """Split a model into graph, trained state and the rest."""
-    return nnx.split(model, trainable, ...)
+def call(model, batch):
+    """The model's outputs for a batch."""
+    if batch.lengths is None:
+        return model(batch.inputs)
+    return model(batch.inputs, lengths=batch.lengths)
 
 
-def rejoin(model, program):
-    """The two states of a model after its call, which must have the form they had before."""
-    nnx.pop(model, nnx.Intermediate)
-    return split(model, program.trainable)[1:]
+def scores(program, outputs, batch):
+    """(loss, metric), each summed over the examples of a batch that count, float32 []."""
+    total = jnp.where(batch.real, per_example(program.loss, "loss", outputs, batch), 0.0)
+    if program.metric is None:
+        return total.sum(), jnp.float32(0)
+    measured = jnp.where(batch.real, per_example(program.metric, "metric", outputs, batch), 0.0)
+    return total.sum(), measured.sum()
 
 
-def per_example(values, batch, name):
-    """Check that a loss or metric gives one number an example, and make it float32 [B]."""
-    values = jnp.asarray(values)
-    if values.shape != (batch,):
+def per_example(function, name, outputs, batch):
+    """A loss or metric in float32 [B], after a check that it is one number an example."""
+    values = jnp.asarray(function(outputs, batch.labels))
+    if values.shape != batch.real.shape:
         raise ValueError(
-            f"{name} must return one number for each example, shape ({batch},), "
+            f"{name} must return one number for each example, shape {batch.real.shape}, "
             f"got shape {values.shape}"
         )
     if jnp.issubdtype(values.dtype, jnp.complexfloating):
@@ -85,93 +105,77 @@ def per_example(values, batch, name):
     return values.astype(jnp.float32)
 
 
-def scores(program, outputs, labels, real):
-    """Sums over the real examples of a batch: loss, metric."""
-    batch = len(real)
-    losses = per_example(program.loss(outputs, labels), batch, "loss")
-    total = jnp.where(real, losses, 0).sum()
-    if program.metric is None:
-        return total, jnp.float32(0)
-    measured = per_example(program.metric(outputs, labels), batch, "metric")
-    return total, jnp.where(real, measured, 0).sum()
-
-
-def all_finite(tree):
-    """Whether every floating-point number in a tree is finite."""
-    flags = [
-        jnp.isfinite(leaf).all()
-        for leaf in jax.tree.leaves(tree)
-        if jnp.issubdtype(leaf.dtype, jnp.inexact)
-    ]
-    return functools.reduce(jnp.logical_and, flags, jnp.bool_(True))
-
-
-def loss_and_gradient(program, state, arguments, keywords, labels, real):
-    """((loss, (loss sum, metric sum, rest)), gradient) of the mean loss over real examples."""
+def loss_and_gradient(program, state, batch):
+    """((mean loss, (loss sum, metric sum, rest)), gradient), in training mode."""
 
     def mean_loss(trainable):
         # New variables: those made outside the trace of the gradient may not change within it.
         rest = jax.tree.map(lambda leaf: leaf, state.rest)
         model = nnx.merge(program.graphdef, trainable, rest)
         model.train()
-        outputs = model(*arguments, **keywords)
-        total, measured = scores(program, outputs, labels, real)
-        _, rest = rejoin(model, program)
-        return total / real.sum().astype(jnp.float32), (total, measured, rest)
+        outputs = call(model, batch)
+        nnx.pop(model, nnx.Intermediate)  # what a model sows is not kept from step to step
+        total, measured = scores(program, outputs, batch)
+        _, _, rest = split(model, program.trainable)
+        return total / batch.real.sum().astype(jnp.float32), (total, measured, rest)
 
     return jax.value_and_grad(mean_loss, has_aux=True)(state.trainable)
 
 
-def update(optimizer, gradient, state, loss):
-    """The weights and optimizer state after one update."""
+def update(program, gradient, state, loss):
+    """The trained weights and the optimizer's state after one update."""
+    optimizer = optax.with_extra_args_support(program.optimizer)
     # Optax raises a float to an integer count; a caller's strict promotion is not meant for it.
     with jax.numpy_dtype_promotion("standard"):
         updates, after = optimizer.update(gradient, state.optimizer, state.trainable, value=loss)
         return optax.apply_updates(state.trainable, updates), after
 
 
-def train_step(program, state, examples, rows, width):
-    """One step: the state after it, and the sums of loss and metric over the batch.
+def all_finite(tree):
+    """Whether every floating-point number in a tree is finite."""
+    leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    return jnp.stack([jnp.isfinite(x).all() for x in leaves]).all()
+
+
+def train_step(program, state, batch):
+    """One step: the state after it, and the sums [2] of loss and metric over the batch.
 
     A step whose loss, gradient, weights or statistics are not finite changes nothing but `finite`.
     """
-    arguments, keywords, labels, real = gather(examples, rows, width, program.sharding)
-    (loss, (total, measured, rest)), gradient = loss_and_gradient(
-        program, state, arguments, keywords, labels, real
-    )
-    trainable, optimizer = update(program.optimizer, gradient, state, loss)
+    (loss, (total, measured, rest)), gradient = loss_and_gradient(program, state, batch)
+    trainable, optimizer = update(program, gradient, state, loss)
     finite = all_finite((loss, gradient, trainable, rest))
     after = TrainState(trainable, rest, optimizer, state.step + 1, finite)
     before = state._replace(finite=finite)
-    after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, before)
-    return after, jnp.stack([total, measured])
+    kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, before)
+    return kept, jnp.stack([total, measured])
 
 
-def _cached(build):
+def _shared(build):
     """Build a program once for equal arguments, so that a second `fit` need not compile again."""
-    cached = functools.lru_cache(maxsize=32)(build)
+    remembered = functools.lru_cache(maxsize=32)(build)
 
     def get(program):
         try:
-            return cached(program)
+            hash(program)
         except TypeError:  # a module with an attribute that cannot be hashed
             return build(program)
+        return remembered(program)
 
     return get
 
 
-@_cached
+@_shared
 def training(program):
     """advance(leaves, examples, order, stop, *, width) -> leaves, log [LOG, 2], status [2].
 
     Takes steps until `stop` steps were taken since the beginning of training, or one is refused.
-    log: sums of loss and metric of the steps taken. status: the count of steps, and finite.
-    The leaves handed in are consumed.
+    order: rows of the epoch's batches [steps, batch]. log: sums of loss and metric of each step
+    taken. status: the count of steps, and finite. The leaves handed in are consumed.
     """
 
     def advance(leaves, examples, order, stop, *, width):
-        state = jax.tree.unflatten(program.treedef, leaves)
-        start = state.step
+        start = jax.tree.unflatten(program.treedef, leaves)
 
         def more(carry):
             state, _ = carry
@@ -179,48 +183,52 @@ def training(program):
 
         def once(carry):
             state, log = carry
+            rows = order[state.step % len(order)]
             after, sums = train_step(
-                program, state, examples, order[state.step % len(order)], width
+                program, state, gather(examples, rows, width, program.sharding)
             )
-            return after, log.at[state.step - start].set(sums)
+            return after, log.at[state.step - start.step].set(sums)
 
-        state, log = jax.lax.while_loop(more, once, (state, jnp.zeros((LOG, 2))))
+        state, log = jax.lax.while_loop(more, once, (start, jnp.zeros((LOG, 2), jnp.float32)))
         status = jnp.stack([state.step, state.finite.astype(jnp.int32)])
         return tuple(jax.tree.leaves(state)), log, status
 
-    options = {}
+    replicated = None
     if program.sharding is not None:
-        mesh = program.sharding.mesh
-        options["out_shardings"] = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    return jax.jit(advance, donate_argnums=0, static_argnames="width", **options)
+        replicated = jax.NamedSharding(program.sharding.mesh, jax.sharding.PartitionSpec())
+    return jax.jit(advance, donate_argnums=0, static_argnames="width", out_shardings=replicated)
 
 
-def _apply(program, leaves, examples, rows, width):
+def apply(program, leaves, examples, rows, *, width):
+    """The model's outputs for one batch in evaluation mode, and that batch."""
+    batch = gather(examples, rows, width, program.sharding)
     model = nnx.merge(program.graphdef, *jax.tree.unflatten(program.treedef, leaves))
     model.eval()
-    arguments, keywords, labels, real = gather(examples, rows, width, program.sharding)
-    return model(*arguments, **keywords), labels, real
+    return call(model, batch), batch
 
 
-@_cached
+@_shared
 def scoring(program):
-    """score(leaves, examples, order, start, stop, *, width) -> log [LOG, 2] of loss and metric."""
+    """score(leaves, examples, order, span, *, width) -> log [LOG, 2].
 
-    def score(leaves, examples, order, start, stop, *, width):
+    log: sums of loss and metric for each of the batches order[span[0]:span[1]].
+    """
+
+    def score(leaves, examples, order, span, *, width):
         def once(i, log):
-            outputs, labels, real = _apply(program, leaves, examples, order[i], width)
-            return log.at[i - start].set(jnp.stack(scores(program, outputs, labels, real)))
+            outputs, batch = apply(program, leaves, examples, order[i], width=width)
+            return log.at[i - span[0]].set(jnp.stack(scores(program, outputs, batch)))
 
-        return jax.lax.fori_loop(start, stop, once, jnp.zeros((LOG, 2)))
+        return jax.lax.fori_loop(span[0], span[1], once, jnp.zeros((LOG, 2), jnp.float32))
 
     return jax.jit(score, static_argnames="width")
 
 
-@_cached
+@_shared
 def prediction(program):
-    """apply(leaves, examples, rows, *, width) -> the model's outputs for one batch."""
+    """outputs(leaves, examples, rows, *, width) -> the model's outputs for one batch."""
 
-    def apply(leaves, examples, rows, *, width):
-        return _apply(program, leaves, examples, rows, width)[0]
+    def outputs(leaves, examples, rows, *, width):
+        return apply(program, leaves, examples, rows, width=width)[0]
 
-    return jax.jit(apply, static_argnames="width")
+    return jax.jit(outputs, static_argnames="width")
