@@ -646,8 +646,8 @@ class Writer:
 
     def table(self, block: Block, caption: str) -> str:
         label = block.options.get("name", "")
-        number = f"Table {self.find(label).text}. " if label and caption else ""
-        head = f"**{number}**{caption}\n\n" if caption else ""
+        number = f"**Table {self.find(label).text}.** " if label and caption else ""
+        head = f"{number}{caption}\n\n" if caption else ""
         if block.name == "table":
             return head + self.write(block.children)
         rows: list[list[str]] = []

@@ -32,6 +32,8 @@ def _load_widgets(
             LOGGER.warning("<%s> has no module site/widgets/%s.js", tag, tag, location=page)
             continue
         app.add_js_file(f"../widgets/{tag}.js", type="module")
+        # Reserves each widget's height before its module has loaded, so that nothing moves.
+        app.add_css_file("../widgets/widgets.css")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -1,0 +1,204 @@
+"""The built site in a real browser: offline, quiet, readable by everyone, and without dead ends."""
+
+import re
+from functools import lru_cache
+from urllib.parse import unquote, urldefrag, urljoin, urlparse
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from bs4 import BeautifulSoup
+from conftest import ROOT
+from triviumbook.colab import Book
+from triviumbook.repository import colab_url, repository
+
+pytestmark = pytest.mark.browser
+
+PAGES = sorted(Book(ROOT).pages)
+THEMES = ("light", "dark")
+
+
+@pytest.fixture
+def opened(browser, site_url):
+    """A function that opens a page and notes what it asks for and complains of."""
+    contexts = []
+
+    def open_page(name, *, theme="light", width=1400, height=900):
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme=theme
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.asked, page.complaints = [], []
+        page.on("request", lambda request: page.asked.append(request.url))
+        page.on("pageerror", lambda error: page.complaints.append(str(error)))
+        page.on("requestfailed", lambda request: page.complaints.append(f"failed: {request.url}"))
+        page.on(
+            "response",
+            lambda answer: (
+                answer.status >= 400 and page.complaints.append(f"{answer.status}: {answer.url}")
+            ),
+        )
+        page.on(
+            "console",
+            lambda message: message.type == "error" and page.complaints.append(message.text),
+        )
+        page.goto(f"{site_url}{name}.html", wait_until="networkidle")
+        page.evaluate("() => window.MathJax?.startup?.promise")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+@lru_cache
+def parsed(path):
+    return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+
+
+@pytest.mark.parametrize("name", [*PAGES, "search", "genindex"])
+def test_no_request_leaves_the_host_and_nothing_complains(opened, site_url, name):
+    page = opened(name)
+    local = (site_url, "data:", "blob:")
+    assert [url for url in page.asked if not url.startswith(local)] == []
+    assert page.complaints == []
+
+
+@pytest.mark.parametrize("width", [390, 768, 1600])
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("name", PAGES)
+def test_no_page_scrolls_sideways(opened, name, theme, width):
+    page = opened(name, theme=theme, width=width)
+    assert page.evaluate("document.documentElement.dataset.theme") == theme
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.evaluate("window.scrollTo(100, 0)")
+    assert page.evaluate("window.scrollX") == 0
+
+
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("name", PAGES)
+def test_no_serious_accessibility_finding(opened, name, theme):
+    page = opened(name, theme=theme)
+    # Folded answers are read too.
+    page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true })")
+    page.evaluate(
+        "document.querySelectorAll('.toggle-button, .toggle-button-hidden')"
+        ".forEach(each => each.click())"
+    )
+    page.wait_for_timeout(400)
+    found = Axe().run(page).response["violations"]
+    grave = [
+        f"{each['id']}: {node['target']} {node['failureSummary']}"
+        for each in found
+        if each["impact"] in ("serious", "critical")
+        for node in each["nodes"]
+    ]
+    assert not grave, "\n".join(grave)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_picture_has_a_text_alternative(site, name):
+    page = parsed(site / f"{name}.html")
+    article = page.select_one("article")
+    for image in page.find_all("img"):
+        assert image.has_attr("alt"), image
+    for image in article.find_all("img"):
+        assert image["alt"].strip(), image
+    for drawing in article.find_all("svg"):
+        hidden = drawing.find_parent(attrs={"aria-hidden": "true"})
+        inner = drawing.find_parent("svg")
+        icon = "sd-octicon" in drawing.get("class", [])
+        if drawing.get("aria-hidden") == "true" or hidden or inner or icon:
+            continue
+        assert drawing.get("role") == "img", drawing.attrs
+        assert drawing.get("aria-label", "").strip(), drawing.attrs
+    for figure in article.find_all("figure"):
+        if not figure.find_parent(re.compile("^trivium-")):
+            caption = figure.find("figcaption")
+            assert caption is not None, figure.get("id")
+            assert caption.get_text(strip=True)
+
+
+@pytest.mark.parametrize("name", [*PAGES, "index", "search", "genindex"])
+def test_links_within_the_book_lead_somewhere(site, name):
+    page = parsed(site / f"{name}.html")
+    dead = []
+    for element in page.find_all(["a", "link", "script", "img"]):
+        link = element.get("href") or element.get("src")
+        if not link or urlparse(link).scheme or link.startswith("//"):
+            continue
+        if element.name == "link" and element.get("rel") == ["canonical"]:
+            continue
+        address, anchor = urldefrag(urljoin(f"/{name}.html", link))
+        path = site / unquote(urlparse(address).path).lstrip("/")
+        if not path.is_file():
+            dead.append(link)
+        elif anchor and path.suffix == ".html":
+            target = parsed(path)
+            named = unquote(anchor)
+            if not (target.find(id=named) or target.find(attrs={"name": named})):
+                dead.append(link)
+    assert dead == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_formulas_are_set(opened, site, name):
+    formulas = parsed(site / f"{name}.html").select("article .math")
+    page = opened(name)
+    assert page.locator("article mjx-container").count() >= len(formulas)
+    assert page.locator("mjx-merror, [data-mjx-error]").count() == 0
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_the_colab_button_leads_to_a_notebook_or_is_absent(site, name):
+    page = parsed(site / f"{name}.html")
+    links = [a["href"] for a in page.find_all("a", href=re.compile("colab.research.google"))]
+    where = repository(ROOT)
+    if where and Book(ROOT).pages[name].has_code:
+        assert links == [colab_url(where, name)]
+        assert (ROOT / "_build" / "notebooks" / f"{name}.ipynb").is_file()
+    else:
+        assert links == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_the_page_describes_itself(site, name):
+    page = parsed(site / f"{name}.html")
+    tags = {tag.get("name") or tag.get("property"): tag.get("content", "")
+            for tag in page.find_all("meta")}  # fmt: skip
+    assert 20 <= len(tags["description"]) <= 220
+    assert tags["og:title"] == Book(ROOT).pages[name].title.replace("`", "")
+    assert tags["og:description"] == tags["description"]
+
+
+def test_the_theme_can_be_changed_by_keyboard(opened):
+    page = opened(PAGES[0])
+    page.locator("button.theme-switch-button").first.focus()
+    seen = set()
+    for _ in range(3):
+        page.keyboard.press("Enter")
+        seen.add(page.evaluate("document.documentElement.dataset.theme"))
+    assert seen == set(THEMES)
+
+
+def test_the_search_finds_a_page_without_a_server(opened, site_url):
+    page = opened("search")
+    page.goto(f"{site_url}search.html?q=reproduce")
+    page.wait_for_selector("#search-results a")
+    assert page.locator("#search-results a[href*='about-this-build']").count() >= 1
+
+
+def test_the_build_is_described(site):
+    text = parsed(site / "chapters/appendix/about-this-build.html").select_one("article")
+    words = text.get_text(" ", strip=True)
+    for expected in ("Processor", "Memory", "Accelerator", "jax", "flax", "optax", "Commit"):
+        assert expected in words
+    rows = [
+        [cell.get_text(strip=True) for cell in row.find_all("td")]
+        for row in text.find_all("tr")
+        if len(row.find_all("td")) == 5
+    ]
+    executed = [name for name, page in Book(ROOT).pages.items() if page.has_code]
+    assert len(rows) == len(executed) + 1
+    assert all(float(row[1]) > 0 for row in rows)
+    assert all(row[3] != "not recorded" for row in rows)
