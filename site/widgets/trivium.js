@@ -24,20 +24,20 @@ const LIGHT = {
   recurrence: "#b34700",
   attention: "#00734f",
   ink: "#1f2328",
-  muted: "#636c76",
+  muted: "#59626c",
   gray: "#858d96",
   grid: "#d6dbe0",
-  paper: "#fefefe",
+  paper: "#ffffff",
 };
 const DARK = {
   convolution: "#56b4e9",
   recurrence: "#ff9e4a",
   attention: "#3ddba8",
   ink: "#e6e9ed",
-  muted: "#a3adb8",
-  gray: "#8b95a0",
+  muted: "#a3acb6",
+  gray: "#8b949e",
   grid: "#3d444d",
-  paper: "#14181e",
+  paper: "#121212",
 };
 
 /**
