@@ -180,11 +180,7 @@ def from_huggingface(folder_or_id: str | Path, *, revision: str | None = None) -
             raise ValueError(
                 f"revision={revision!r} only means something on the hub, not for a folder"
             )
-    elif (
-        isinstance(folder_or_id, Path)
-        or folder.is_absolute()
-        or folder.parts[:1] in ((".",), ("..",))
-    ):
+    elif isinstance(folder_or_id, Path) or folder.is_absolute():
         raise ValueError(f"no folder {folder}")
     else:
         folder = _fetch(
@@ -334,23 +330,28 @@ def _read_model(folder: Path, config: BertConfig) -> Bert:
                 f"{folder}: config.json says num_hidden_layers={config.num_hidden_layers}, "
                 f"but the weights have {layers} layers"
             )
-        graph, abstract, _ = nnx.split(nnx.eval_shape(build), nnx.Param, ...)
-        shapes = {_dotted(path): value.shape for path, value in nnx.to_flat_state(abstract)}
+        model = nnx.eval_shape(build)
+        abstract = list(_parameters(model))
+        shapes = {_dotted(path): variable.shape for path, variable in abstract}
         names = dict(_names(layers))
         _compare(folder, stored, {ours: (theirs, shapes[ours]) for ours, theirs in names.items()})
         loaded = []
-        for path, variable in nnx.to_flat_state(abstract):
+        for path, variable in abstract:
             ours = _dotted(path)
-            parts = [stored[name][0].get_tensor(stored[name][1]) for name in names[ours]]
+            parts = [
+                np.asarray(file.get_tensor(key))
+                for file, key in map(stored.__getitem__, names[ours])
+            ]
             if ours.endswith("kernel"):
                 parts = [part.T for part in parts]
-            value = jnp.concatenate(parts, axis=-1).astype(jnp.float32)
-            if not jnp.isfinite(value).all():
+            value = np.concatenate(parts, axis=-1, dtype=np.float32)
+            if not np.isfinite(value).all():
                 raise ValueError(f"{folder}: {', '.join(names[ours])} holds values not finite")
-            loaded.append((path, variable.replace(value)))
+            loaded.append((path, variable.replace(jnp.asarray(value))))
     # Only the streams of dropout are computed: the compiler drops the unused initial weights.
-    streams = jax.jit(lambda: nnx.split(build(), nnx.Param, ...)[2])()
-    return nnx.merge(graph, nnx.from_flat_state(loaded), streams)
+    streams = jax.jit(lambda: nnx.state(build(), nnx.RngState))()
+    nnx.update(model, nnx.from_flat_state(loaded), streams)
+    return model
 
 
 def _compare(folder, stored, expected):

@@ -54,6 +54,8 @@ class BertConfig:
                 isinstance(value, int | float) and math.isfinite(value) and value >= 0
             ):
                 raise ValueError(f"{field.name} must be a number of at least 0, not {value!r}")
+        if self.layer_norm_eps == 0:
+            raise ValueError("layer_norm_eps must be above 0")
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
             if getattr(self, name) >= 1:
                 raise ValueError(f"{name} must be below 1, not {getattr(self, name)}")
@@ -293,8 +295,10 @@ def mean_pool(states, *, mask=None) -> jax.Array:
 
 
 def _attention_weights(q, k, mask=None):
-    """softmax(q kᵀ / √H) over the keys: q [B, T, N, H], k [B, S, N, H] -> float32 [B, N, T, S]."""
-    scores = jnp.einsum("btnh,bsnh->bnts", q, k, preferred_element_type=jnp.float32)
+    """softmax(q kᵀ / √H) over the keys: q [B, T, N, H], k [B, S, N, H] -> [B, N, T, S]."""
+    # Added up in float32 at least, as the kernel does.
+    total = jnp.float64 if q.dtype == jnp.float64 else jnp.float32
+    scores = jnp.einsum("btnh,bsnh->bnts", q, k, preferred_element_type=total)
     scores = scores / math.sqrt(q.shape[-1])
     if mask is None:
         return jax.nn.softmax(scores)
