@@ -41,7 +41,8 @@ export class AttentionWidget extends Widget {
     lines: "From each token to those it looks at",
     from: "{token}, token {number}",
     matrix: "The same as a matrix",
-    matrix_picture: "Attention matrix: a row for each token that looks, a column for each looked at",
+    matrix_picture:
+      "Attention matrix: a row for each token that looks, a column for each looked at",
     token: "“{token}” looks at {targets}.",
     target: "“{token}” ({share})",
     none: "Choose a token to follow its lines.",
@@ -50,7 +51,8 @@ export class AttentionWidget extends Widget {
   };
 
   static style = `
-    .frame { min-height: calc(750px + var(--tokens, ${TOKENS}) * ${ROW}px + var(--layers, 6) * 33px); }
+    .frame { --rows: calc(var(--tokens, ${TOKENS}) * ${ROW}px + var(--layers, 6) * 33px);
+      min-height: calc(750px + var(--rows)); }
     .layout { display: grid; gap: 14px 20px; grid-template-columns: minmax(0, 1fr);
       grid-template-areas: "pick" "heads" "words" "lines" "matrix"; align-items: start; }
     .pick { grid-area: pick; display: flex; align-items: center; gap: 6px; }
@@ -61,7 +63,8 @@ export class AttentionWidget extends Widget {
     .table { display: grid; grid-template-columns: 16px max-content; gap: 4px; width: max-content; }
     .across { grid-column: 2; display: grid; gap: 1px; }
     .across span, .down span { color: var(--muted); font-size: 0.75rem; text-align: center; }
-    .down { display: grid; gap: 1px; position: sticky; left: -3px; background: var(--paper); z-index: 1; }
+    .down { display: grid; gap: 1px; position: sticky; left: -3px; z-index: 1;
+      background: var(--paper); }
     .down span { line-height: 32px; text-align: right; padding-right: 2px; }
     .grid { display: grid; gap: 1px; }
     .grid span { display: block; padding: 1px; border: 2px solid transparent; }
@@ -73,13 +76,16 @@ export class AttentionWidget extends Widget {
     .words [role="status"] { display: grid; gap: 6px; min-height: 8.2em; align-content: start; }
     .lines { grid-area: lines; min-width: 0; } .matrix { grid-area: matrix; min-width: 0; }
     .matrix, .lines { display: grid; gap: 6px; }
-    .pairs { display: grid; grid-template-columns: fit-content(112px) minmax(60px, 1fr) fit-content(150px); }
+    .pairs { display: grid;
+      grid-template-columns: fit-content(112px) minmax(60px, 1fr) fit-content(150px); }
     .pairs button, .pairs .to { height: var(--row); min-height: 0; padding: 0 6px; display: flex;
       align-items: center; justify-content: end; width: 100%; border-color: transparent; }
     .pairs .to { justify-content: start; gap: 6px; }
+    .pairs .to span:first-child { flex: 1; }
     .pairs .to span:first-child, .pairs button span { overflow: hidden; text-overflow: ellipsis;
       white-space: nowrap; }
-    .to .share { flex: none; min-width: 3em; text-align: right; font-size: 0.75rem; font-variant-numeric: tabular-nums; }
+    .to .share { flex: none; min-width: 3em; text-align: right; font-size: 0.75rem;
+      font-variant-numeric: tabular-nums; }
     .pairs button:hover { border-color: var(--gray); }
     .pairs button.on { border-color: var(--family); color: var(--family);
       font-weight: 600; }
@@ -102,12 +108,12 @@ export class AttentionWidget extends Widget {
     .chart i { position: absolute; pointer-events: none; border: 2px solid var(--ink); }
     .read { min-height: 2.7em; }
     @container (min-width: 640px) {
-      .frame { min-height: calc(374px + var(--tokens, ${TOKENS}) * ${ROW}px + var(--layers, 6) * 33px); }
+      .frame { min-height: calc(374px + var(--rows)); }
       .layout { grid-template-columns: minmax(0, 1fr) minmax(0, 1fr);
         grid-template-areas: "pick pick" "heads heads" "words words" "lines matrix"; }
     }
     @container (min-width: 700px) {
-      .frame { min-height: calc(214px + var(--tokens, ${TOKENS}) * ${ROW}px + var(--layers, 6) * 33px); }
+      .frame { min-height: calc(214px + var(--rows)); }
       .layout { grid-template-columns: repeat(22, minmax(0, 1fr)); gap: 14px 0; }
       .pick { grid-area: 1 / 1 / auto / -1; }
       .heads { grid-area: 2 / 1 / auto / 15; } .words { grid-area: 2 / 15 / auto / -1; }
@@ -160,7 +166,8 @@ export class AttentionWidget extends Widget {
         let sum = 0;
         for (const h of heads) sum += values[((layer * this.heads + h) * T + row) * T + column];
         return sum / (255 * heads.length);
-      }));
+      }),
+    );
   }
 
   /**
@@ -181,41 +188,66 @@ export class AttentionWidget extends Widget {
     };
     const mean = (values) => values.reduce((a, b) => a + b, 0) / Math.max(1, values.length);
     const places = Object.entries(shares).map(([place, values]) => [place, mean(values)]);
-    const bits = mean(weights.map((row) => {
-      const sum = row.reduce((a, b) => a + b, 0);
-      return row.reduce((h, p) => (p > 0 ? h - (p / sum) * Math.log2(p / sum) : h), 0);
-    }));
+    const bits = mean(
+      weights.map((row) => {
+        const sum = row.reduce((a, b) => a + b, 0);
+        return row.reduce((h, p) => (p > 0 ? h - (p / sum) * Math.log2(p / sum) : h), 0);
+      }),
+    );
     return { places: places.sort((a, b) => b[1] - a[1]), bits };
   }
 
   build() {
     const { text, layers, heads } = this;
     const words = (tokens) => tokens.join(" ").replaceAll(" ##", "");
-    const select = node("select", { "aria-label": text.sentence,
-      onchange: (event) => this.read(+event.target.value) },
-      ...this.sentences.map(({ tokens }, i) => node("option", { value: i }, words(tokens))));
-    const pick = node("div", { class: "pick" },
-      node("span", { "aria-hidden": "true" }, text.sentence), select);
+    const select = node(
+      "select",
+      { "aria-label": text.sentence, onchange: (event) => this.read(+event.target.value) },
+      ...this.sentences.map(({ tokens }, i) => node("option", { value: i }, words(tokens))),
+    );
+    const pick = node(
+      "div",
+      { class: "pick" },
+      node("span", { "aria-hidden": "true" }, text.sentence),
+      select,
+    );
 
     this.thumbs = Array.from({ length: layers * (heads + 1) }, () => node("canvas"));
     const options = this.thumbs.map((show, i) => {
       const [layer, head] = [Math.floor(i / (heads + 1)) + 1, i % (heads + 1)];
       return { show, label: fill(head ? text.thumb : text.mean_thumb, { layer, head }) };
     });
-    this.grid = choice(text.head, options, (i) => {
-      this.layer = Math.floor(i / (heads + 1));
-      this.column = i % (heads + 1);
-      this.update();
-    }, { chosen: this.layer * (heads + 1) + this.column, className: "grid" });
+    this.grid = choice(
+      text.head,
+      options,
+      (i) => {
+        this.layer = Math.floor(i / (heads + 1));
+        this.column = i % (heads + 1);
+        this.update();
+      },
+      { chosen: this.layer * (heads + 1) + this.column, className: "grid" },
+    );
     const columns = `grid-template-columns: repeat(${heads + 1}, 32px)`;
     this.grid.style.cssText = columns;
-    const names = Array.from({ length: heads + 1 }, (_, h) => node("span", {}, h ? `${h}` : text.mean));
-    const across = node("div", { class: "across", style: columns, "aria-hidden": "true" }, ...names);
-    const down = node("div", { class: "down", "aria-hidden": "true" },
-      ...Array.from({ length: layers }, (_, l) => node("span", {}, `${l + 1}`)));
-    const table = node("div", { class: "heads" },
+    const names = Array.from({ length: heads + 1 }, (_, h) =>
+      node("span", {}, h ? `${h}` : text.mean),
+    );
+    const across = node(
+      "div",
+      { class: "across", style: columns, "aria-hidden": "true" },
+      ...names,
+    );
+    const down = node(
+      "div",
+      { class: "down", "aria-hidden": "true" },
+      ...Array.from({ length: layers }, (_, l) => node("span", {}, `${l + 1}`)),
+    );
+    const table = node(
+      "div",
+      { class: "heads" },
       node("h3", {}, text.heads),
-      node("div", { class: "scroll" }, node("div", { class: "table" }, across, down, this.grid)));
+      node("div", { class: "scroll" }, node("div", { class: "table" }, across, down, this.grid)),
+    );
 
     this.heading = node("h3");
     this.status = node("div", { role: "status" });
@@ -225,13 +257,31 @@ export class AttentionWidget extends Widget {
     this.right = node("div", { "aria-hidden": "true" });
     this.curves = drawn("svg", { "aria-hidden": "true", preserveAspectRatio: "none" });
     this.detail = node("p", { class: "note read", "aria-live": "polite" });
-    this.pairs = node("div", { class: "pairs", onpointerleave: () => this.look(null) },
-      this.left, this.curves, this.right);
-    const lines = node("div", { class: "lines" }, node("h3", {}, text.lines), this.detail, this.pairs);
+    this.pairs = node(
+      "div",
+      { class: "pairs", onpointerleave: () => this.look(null) },
+      this.left,
+      this.curves,
+      this.right,
+    );
+    const lines = node(
+      "div",
+      { class: "lines" },
+      node("h3", {}, text.lines),
+      this.detail,
+      this.pairs,
+    );
 
-    this.canvas = node("canvas", { role: "img", "aria-label": text.matrix_picture,
-      onpointermove: (event) => this.aim(event), onpointerdown: (event) => this.aim(event),
-      onpointerleave: () => { this.cell.hidden = true; this.look(null); } });
+    this.canvas = node("canvas", {
+      role: "img",
+      "aria-label": text.matrix_picture,
+      onpointermove: (event) => this.aim(event),
+      onpointerdown: (event) => this.aim(event),
+      onpointerleave: () => {
+        this.cell.hidden = true;
+        this.look(null);
+      },
+    });
     this.rows = node("div", { "aria-hidden": "true" });
     this.columns = node("div", { class: "columns", "aria-hidden": "true" });
     this.cell = node("i", { hidden: true });
@@ -257,18 +307,33 @@ export class AttentionWidget extends Widget {
     const { tokens } = this.sentences[this.index];
     const row = Math.min(44, Math.floor((ROW * this.longest) / tokens.length));
     this.pairs.style.setProperty("--row", `${row}px`);
-    this.left.replaceChildren(...tokens.map((token, i) => node("button", {
-      type: "button", "aria-pressed": "false",
-      "aria-label": fill(this.text.from, { token, number: i + 1 }),
-      onclick: () => { this.pinned = this.pinned === i ? null : i; this.look(null); },
-      onfocus: (event) => event.target.matches(":focus-visible") && this.look(i),
-      onblur: () => this.look(null),
-      onpointerenter: (event) => event.pointerType === "mouse" && this.look(i),
-      onkeydown: (event) => this.step(event, i),
-    }, node("span", {}, token))));
+    this.left.replaceChildren(
+      ...tokens.map((token, i) =>
+        node(
+          "button",
+          {
+            type: "button",
+            "aria-pressed": "false",
+            "aria-label": fill(this.text.from, { token, number: i + 1 }),
+            onclick: () => {
+              this.pinned = this.pinned === i ? null : i;
+              this.look(null);
+            },
+            onfocus: (event) => event.target.matches(":focus-visible") && this.look(i),
+            onblur: () => this.look(null),
+            onpointerenter: (event) => event.pointerType === "mouse" && this.look(i),
+            onkeydown: (event) => this.step(event, i),
+          },
+          node("span", {}, token),
+        ),
+      ),
+    );
     const labels = () => tokens.map((token) => node("span", {}, token));
-    this.right.replaceChildren(...labels().map((label) =>
-      node("div", { class: "to" }, label, node("span", { class: "share" }))));
+    this.right.replaceChildren(
+      ...labels().map((label) =>
+        node("div", { class: "to" }, label, node("span", { class: "share" })),
+      ),
+    );
     this.rows.replaceChildren(...labels());
     this.columns.replaceChildren(...labels());
   }
@@ -301,7 +366,9 @@ export class AttentionWidget extends Widget {
     const T = this.sentences[this.index].tokens.length;
     this.thumbs.forEach((canvas, i) => {
       const layer = Math.floor(i / (this.heads + 1));
-      const flat = this.weights(layer, (i % (this.heads + 1)) - 1).flatMap((row) => Array.from(row));
+      const flat = this.weights(layer, (i % (this.heads + 1)) - 1).flatMap((row) =>
+        Array.from(row),
+      );
       picture(canvas, flat, T, T, green);
     });
     this.update();
@@ -315,14 +382,30 @@ export class AttentionWidget extends Widget {
     const [place, share] = places[0];
     const token = place === "first" ? tokens[0] : tokens.at(-1);
     const where = fill(text[place], { token });
-    this.heading.textContent = fill(column ? text.title : text.mean_title,
-      { layer: layer + 1, head: column, heads });
+    this.heading.textContent = fill(column ? text.title : text.mean_title, {
+      layer: layer + 1,
+      head: column,
+      heads,
+    });
     this.status.replaceChildren(
-      node("p", {}, fill(share >= MOSTLY ? text.mostly : text.spread,
-        { place: where, share: this.percent(share) })),
-      node("p", {}, fill(text.entropy, {
-        tokens: this.number(2 ** bits, 1), count: tokens.length, bits: this.number(bits, 1),
-      })));
+      node(
+        "p",
+        {},
+        fill(share >= MOSTLY ? text.mostly : text.spread, {
+          place: where,
+          share: this.percent(share),
+        }),
+      ),
+      node(
+        "p",
+        {},
+        fill(text.entropy, {
+          tokens: this.number(2 ** bits, 1),
+          count: tokens.length,
+          bits: this.number(bits, 1),
+        }),
+      ),
+    );
     const green = { high: this.colors.family, paper: this.colors.paper };
     const flat = this.shown.flatMap((row) => Array.from(row));
     picture(this.canvas, flat, tokens.length, tokens.length, green);
@@ -341,11 +424,13 @@ export class AttentionWidget extends Widget {
       if (from !== null && from !== i) return;
       row.forEach((weight, j) => {
         if (weight < SMALL) return;
-        paths.push(drawn("path", {
-          d: `M0 ${i + 0.5}C50 ${i + 0.5} 50 ${j + 0.5} 100 ${j + 0.5}`,
-          "stroke-width": (from === null ? 0.5 + 2.5 * weight : 1 + 5 * weight).toFixed(2),
-          "stroke-opacity": (from === null ? weight : 0.2 + 0.8 * weight).toFixed(2),
-        }));
+        paths.push(
+          drawn("path", {
+            d: `M0 ${i + 0.5}C50 ${i + 0.5} 50 ${j + 0.5} 100 ${j + 0.5}`,
+            "stroke-width": (from === null ? 0.5 + 2.5 * weight : 1 + 5 * weight).toFixed(2),
+            "stroke-opacity": (from === null ? weight : 0.2 + 0.8 * weight).toFixed(2),
+          }),
+        );
       });
     });
     this.curves.replaceChildren(...paths);
@@ -365,7 +450,8 @@ export class AttentionWidget extends Widget {
     this.cell.hidden = this.seen === null || this.target === null;
     if (!this.cell.hidden) {
       const side = `calc((100% - var(--label)) / ${T})`;
-      this.cell.style.cssText = `width:${side};height:${side};` +
+      this.cell.style.cssText =
+        `width:${side};height:${side};` +
         `left:calc(var(--label) + ${this.target} * (100% - var(--label)) / ${T});` +
         `top:calc(var(--label) + ${from} * (100% - var(--label)) / ${T})`;
     }
@@ -386,8 +472,10 @@ export class AttentionWidget extends Widget {
       return fill(text.pair, { from: tokens[from], to: tokens[target], share });
     }
     const order = Array.from(shown[from], (weight, j) => [weight, j]).sort((a, b) => b[0] - a[0]);
-    const targets = order.slice(0, 3).filter(([weight]) => weight >= SMALL).map(([weight, j]) =>
-      fill(text.target, { token: tokens[j], share: this.percent(weight) }));
+    const targets = order
+      .slice(0, 3)
+      .filter(([weight]) => weight >= SMALL)
+      .map(([weight, j]) => fill(text.target, { token: tokens[j], share: this.percent(weight) }));
     return fill(text.token, { token: tokens[from], targets: targets.join(text.joint) });
   }
 }

@@ -8,7 +8,18 @@
  */
 
 import {
-  Widget, choice, css, fill, list, node, picture, ranking, readable, shade, softmax, unpack,
+  Widget,
+  choice,
+  css,
+  fill,
+  list,
+  node,
+  picture,
+  ranking,
+  readable,
+  shade,
+  softmax,
+  unpack,
 } from "./trivium.js";
 
 const SIZE = 28;
@@ -60,7 +71,8 @@ export class ConvolutionWidget extends Widget {
     .layout { display: grid; gap: 14px 16px; grid-template-columns: minmax(0, 1fr);
       grid-template-areas: "pick" "input" "answer" "maps" "detail"; }
     .pick { grid-area: pick; display: flex; gap: 2px; overflow-x: auto; padding: 3px 24px 8px 3px;
-      mask-image: linear-gradient(to left, transparent, #000 24px); scrollbar-width: thin; scrollbar-color: var(--gray) transparent; }
+      mask-image: linear-gradient(to left, transparent, #000 24px); scrollbar-width: thin;
+      scrollbar-color: var(--gray) transparent; }
     .pick label { flex: none; }
     .pick span { display: block; padding: 2px; border: 2px solid transparent; border-radius: 4px; }
     .pick canvas { width: 42px; height: 42px; }
@@ -99,7 +111,8 @@ export class ConvolutionWidget extends Widget {
     .grid span { display: block; padding: 1px; border: 2px solid var(--grid); }
     .grid canvas { width: 100%; height: auto; aspect-ratio: 1; }
     .windows { display: flex; gap: 8px; }
-    .cells { display: grid; grid-template-columns: repeat(3, 30px); box-shadow: 0 0 0 1px var(--grid); }
+    .cells { display: grid; grid-template-columns: repeat(3, 30px);
+      box-shadow: 0 0 0 1px var(--grid); }
     .cells span { height: 30px; display: grid; place-items: center; font-size: 0.6875rem;
       font-variant-numeric: tabular-nums; }
     .sum { min-height: 4.1em; }
@@ -198,8 +211,16 @@ export class ConvolutionWidget extends Widget {
   build() {
     const { text } = this;
     const button = (label, act, show) =>
-      node("button", { type: "button", "aria-label": show ? label : null, title: show ? label : null,
-        onclick: act }, show ?? label);
+      node(
+        "button",
+        {
+          type: "button",
+          "aria-label": show ? label : null,
+          title: show ? label : null,
+          onclick: act,
+        },
+        show ?? label,
+      );
 
     this.thumbs = this.images.map(() => node("canvas"));
     const names = this.thumbs.map((show, i) => ({
@@ -209,71 +230,127 @@ export class ConvolutionWidget extends Widget {
     const pick = choice(text.pick, names, (i) => this.pick(i), { className: "pick" });
 
     this.canvas = node("canvas", {
-      tabindex: 0, role: "application", "aria-label": text.canvas, "aria-describedby": "hint",
-      onpointerdown: (event) => this.press(event), onpointermove: (event) => this.drag(event),
-      onpointerup: () => this.lift(), onpointercancel: () => this.lift(),
+      tabindex: 0,
+      role: "application",
+      "aria-label": text.canvas,
+      "aria-describedby": "hint",
+      onpointerdown: (event) => this.press(event),
+      onpointermove: (event) => this.drag(event),
+      onpointerup: () => this.lift(),
+      onpointercancel: () => this.lift(),
       onkeydown: (event) => this.key(event),
     });
     this.field = node("span", { class: "mark" });
     this.inner = node("span", { class: "mark faint" });
     this.cursor = node("span", { class: "cursor" });
     this.spoken = node("p", { class: "unseen", "aria-live": "polite" });
-    const tools = choice(text.tool, [{ label: text.draw }, { label: text.erase }],
-      (i) => (this.tool = 1 - i));
-    const input = node("div", { class: "input" },
+    const tools = choice(
+      text.tool,
+      [{ label: text.draw }, { label: text.erase }],
+      (i) => (this.tool = 1 - i),
+    );
+    const input = node(
+      "div",
+      { class: "input" },
       node("h3", {}, text.input),
       node("div", { class: "pad" }, this.canvas, this.field, this.inner, this.cursor),
-      node("div", { class: "bar" }, tools,
+      node(
+        "div",
+        { class: "bar" },
+        tools,
         button(text.clear, () => this.edit(() => 0)),
-        button(text.invert, () => this.edit((row, column, at) => 1 - at(row, column)))),
-      node("div", { class: "bar" }, node("span", { "aria-hidden": "true" }, text.shift),
+        button(text.invert, () => this.edit((row, column, at) => 1 - at(row, column))),
+      ),
+      node(
+        "div",
+        { class: "bar" },
+        node("span", { "aria-hidden": "true" }, text.shift),
         button(text.left, () => this.edit((row, column, at) => at(row, column + 1)), "←"),
         button(text.right, () => this.edit((row, column, at) => at(row, column - 1)), "→"),
         button(text.up, () => this.edit((row, column, at) => at(row + 1, column)), "↑"),
-        button(text.down, () => this.edit((row, column, at) => at(row - 1, column)), "↓")),
-      this.spoken);
+        button(text.down, () => this.edit((row, column, at) => at(row - 1, column)), "↓"),
+      ),
+      this.spoken,
+    );
 
     this.bars = this.classes.map((name) =>
-      node("li", {}, node("span", {}, name), node("i"), node("span")));
+      node("li", {}, node("span", {}, name), node("i"), node("span")),
+    );
     this.status = node("p", { role: "status" });
-    const answer = node("div", { class: "answer" },
-      node("h3", {}, text.probabilities), node("ol", {}, ...this.bars), this.status);
+    const answer = node(
+      "div",
+      { class: "answer" },
+      node("h3", {}, text.probabilities),
+      node("ol", {}, ...this.bars),
+      this.status,
+    );
 
     this.maps = Array.from({ length: this.filters }, () => node("canvas"));
     const labels = this.maps.map((show, f) => ({
-      label: fill(text.map, { number: f + 1 }), show,
+      label: fill(text.map, { number: f + 1 }),
+      show,
     }));
-    const grid = choice(fill(text.maps, { count: this.filters }), labels,
-      (f) => { this.filter = f; this.look(f); }, { className: "grid", chosen: this.filter });
+    const grid = choice(
+      fill(text.maps, { count: this.filters }),
+      labels,
+      (f) => {
+        this.filter = f;
+        this.look(f);
+      },
+      { className: "grid", chosen: this.filter },
+    );
     grid.addEventListener("pointermove", (event) => this.hover(event, grid));
     grid.addEventListener("pointerleave", () => this.look(this.filter));
     const stage = choice(text.stage, [{ label: text.conv }, { label: text.pool }], (i) => {
       this.stage = ["conv", "pool"][i];
       this.paint();
     });
-    const maps = node("div", { class: "maps" },
-      node("div", { class: "bar" },
-        node("h3", {}, fill(text.maps, { count: this.filters })), stage),
-      grid, node("p", { class: "note", id: "hint" }, text.hint));
+    const maps = node(
+      "div",
+      { class: "maps" },
+      node(
+        "div",
+        { class: "bar" },
+        node("h3", {}, fill(text.maps, { count: this.filters })),
+        stage,
+      ),
+      grid,
+      node("p", { class: "note", id: "hint" }, text.hint),
+    );
 
     this.heading = node("h3");
     this.weights = Array.from({ length: 9 }, () => node("span"));
     this.pixels = Array.from({ length: 9 }, () => node("span"));
     this.sum = node("p", { class: "sum note" });
     this.large = node("canvas", {
-      tabindex: 0, role: "application",
-      onpointermove: (event) => this.aim(event), onpointerdown: (event) => this.aim(event),
+      tabindex: 0,
+      role: "application",
+      onpointermove: (event) => this.aim(event),
+      onpointerdown: (event) => this.aim(event),
       onkeydown: (event) => this.key(event, true),
     });
     this.spot = node("span", { class: "spot" });
     this.caption = node("figcaption");
-    const cells = (spans, caption) => node("figure", {},
-      node("div", { class: "cells" }, ...spans), node("figcaption", {}, caption));
-    const detail = node("div", { class: "detail" }, this.heading,
-      node("div", { class: "windows" }, cells(this.weights, text.weights),
-        cells(this.pixels, text.window)),
+    const cells = (spans, caption) =>
+      node(
+        "figure",
+        {},
+        node("div", { class: "cells" }, ...spans),
+        node("figcaption", {}, caption),
+      );
+    const detail = node(
+      "div",
+      { class: "detail" },
+      this.heading,
+      node(
+        "div",
+        { class: "windows" },
+        cells(this.weights, text.weights),
+        cells(this.pixels, text.window),
+      ),
       node("figure", {}, node("div", { class: "pad" }, this.large, this.spot), this.caption),
-      this.sum);
+      this.sum,
+    );
 
     return [node("div", { class: "layout" }, pick, input, answer, maps, detail)];
   }
@@ -303,7 +380,8 @@ export class ConvolutionWidget extends Widget {
         const near = Math.min(1, Math.max(0, 1.6 - Math.hypot(column + 0.5 - x, row + 0.5 - y)));
         const i = row * SIZE + column;
         this.image[i] = this.tool
-          ? Math.max(this.image[i], near) : Math.min(this.image[i], 1 - near);
+          ? Math.max(this.image[i], near)
+          : Math.min(this.image[i], 1 - near);
       }
     }
     this.picked = null;
@@ -354,7 +432,10 @@ export class ConvolutionWidget extends Widget {
   key(event, map = false) {
     const step = map && this.stage === "pool" ? 2 : 1;
     const [down, right] = {
-      ArrowUp: [-step, 0], ArrowDown: [step, 0], ArrowLeft: [0, -step], ArrowRight: [0, step],
+      ArrowUp: [-step, 0],
+      ArrowDown: [step, 0],
+      ArrowLeft: [0, -step],
+      ArrowRight: [0, step],
     }[event.key] ?? [0, 0];
     const paint = !map && (event.key === " " || (event.shiftKey && (down || right)));
     if (!down && !right && !paint) return;
@@ -419,11 +500,14 @@ export class ConvolutionWidget extends Widget {
     const [first, second] = ranking(result.probabilities);
     const words = [
       fill(text.answer, {
-        class: classes[first], share: this.percent(result.probabilities[first]),
-        second: classes[second], second_share: this.percent(result.probabilities[second]),
+        class: classes[first],
+        share: this.percent(result.probabilities[first]),
+        second: classes[second],
+        second_share: this.percent(result.probabilities[second]),
       }),
       this.picked === null
-        ? text.changed : fill(text.truth, { class: classes[this.labels[this.picked]] }),
+        ? text.changed
+        : fill(text.truth, { class: classes[this.labels[this.picked]] }),
     ];
     this.status.textContent = words.join(" ");
   }
@@ -459,8 +543,10 @@ export class ConvolutionWidget extends Widget {
 
   map(f) {
     const values = this.result[this.stage];
-    return Float32Array.from({ length: values.length / this.filters }, (_, i) =>
-      values[i * this.filters + f]);
+    return Float32Array.from(
+      { length: values.length / this.filters },
+      (_, i) => values[i * this.filters + f],
+    );
   }
 
   /** The filter shown, the window it looks through, and what it makes of it. */
@@ -480,11 +566,19 @@ export class ConvolutionWidget extends Widget {
     };
     let best = [top, left];
     if (pooled) {
-      const four = [[0, 0], [0, 1], [1, 0], [1, 1]].map(([y, x]) => [top + y, left + x]);
+      const four = [
+        [0, 0],
+        [0, 1],
+        [1, 0],
+        [1, 1],
+      ].map(([y, x]) => [top + y, left + x]);
       best = four.reduce((a, b) => (product(...b) > product(...a) ? b : a));
     }
     const sum = product(...best);
-    const weights = Float32Array.from({ length: 9 }, (_, tap) => this.kernel[tap * this.filters + f]);
+    const weights = Float32Array.from(
+      { length: 9 },
+      (_, tap) => this.kernel[tap * this.filters + f],
+    );
     const largest = this.kernel.reduce((a, b) => Math.max(a, Math.abs(b)), 1e-6);
     const write = (cell, value, color) => {
       cell.textContent = this.number(value).replace(/^(−?)0(?=\D)/, "$1");
@@ -517,7 +611,8 @@ export class ConvolutionWidget extends Widget {
 /** Lay a mark over some pixels of a square picture. */
 function box(mark, row, column, side, size) {
   const part = (value) => `${(100 * value) / size}%`;
-  mark.style.cssText = `top:${part(row)};left:${part(column)};width:${part(side)};height:${part(side)}`;
+  const place = { top: row, left: column, width: side, height: side };
+  for (const [name, value] of Object.entries(place)) mark.style[name] = part(value);
 }
 
 customElements.define("trivium-cnn", ConvolutionWidget);

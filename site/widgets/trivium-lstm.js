@@ -8,7 +8,16 @@
  */
 
 import {
-  Widget, choice, drawn, fill, list, node, picture, ranking, softmax, unpack,
+  Widget,
+  choice,
+  drawn,
+  fill,
+  list,
+  node,
+  picture,
+  ranking,
+  softmax,
+  unpack,
 } from "./trivium.js";
 
 /** What there is to see of a cell, in the order of the choice. */
@@ -21,7 +30,7 @@ const RIGHT = 26;
 const TRACE = 56;
 const SPACE = 14;
 
-/** What is drawn over one scale: gates, values that tanh bounds, and the state, which has no bound. */
+/** What shares a scale: gates; values that tanh bounds; the state, which has no bound. */
 const PANELS = [["input", "forget", "output"], ["cell", "h"], ["c"]];
 
 export class RecurrenceWidget extends Widget {
@@ -80,8 +89,8 @@ export class RecurrenceWidget extends Widget {
     .strip canvas { width: 100%; box-shadow: 0 0 0 1px var(--grid); }
     .features canvas { height: 72px; }
     .cells canvas { height: 256px; cursor: pointer; touch-action: pan-y; }
-    .strip::before, .strip::after { position: absolute; right: calc(100% + 4px); color: var(--muted);
-      font-size: 0.75rem; line-height: 1; }
+    .strip::before, .strip::after { position: absolute; right: calc(100% + 4px);
+      color: var(--muted); font-size: 0.75rem; line-height: 1; }
     .strip::before { content: attr(data-first); top: 0; }
     .strip::after { content: attr(data-last); bottom: 0; }
     .now { position: absolute; top: -3px; bottom: -3px; border: solid var(--ink);
@@ -126,7 +135,8 @@ export class RecurrenceWidget extends Widget {
     const input = unpack(data.w_ih, "w_ih", [null, null]);
     const [features, columns] = input.shape;
     const hidden = columns / 4;
-    if (!Number.isInteger(hidden)) throw new Error(`w_ih: expected four gates, got [${input.shape}]`);
+    if (!Number.isInteger(hidden))
+      throw new Error(`w_ih: expected four gates, got [${input.shape}]`);
     this.features = features;
     this.hidden_size = hidden;
     this.wIh = input.values;
@@ -199,64 +209,159 @@ export class RecurrenceWidget extends Widget {
   build() {
     const { text, hidden_size: hidden } = this;
     const options = this.sequences.map((values, i) =>
-      node("option", { value: i }, fill(text.option, {
-        number: i + 1, class: this.classes[this.labels[i]], steps: values.length / this.features,
-      })));
-    const pick = node("div", { class: "bar pick" }, node("label", {}, text.sequence,
-      node("select", { onchange: (event) => { this.select(+event.target.value); this.update(); } },
-        ...options)));
+      node(
+        "option",
+        { value: i },
+        fill(text.option, {
+          number: i + 1,
+          class: this.classes[this.labels[i]],
+          steps: values.length / this.features,
+        }),
+      ),
+    );
+    const pick = node(
+      "div",
+      { class: "bar pick" },
+      node(
+        "label",
+        {},
+        text.sequence,
+        node(
+          "select",
+          {
+            onchange: (event) => {
+              this.select(+event.target.value);
+              this.update();
+            },
+          },
+          ...options,
+        ),
+      ),
+    );
 
     this.slider = node("input", {
-      type: "range", min: 1, "aria-label": text.step,
-      oninput: () => { this.pause(); this.go(+this.slider.value); },
+      type: "range",
+      min: 1,
+      "aria-label": text.step,
+      oninput: () => {
+        this.pause();
+        this.go(+this.slider.value);
+      },
     });
     this.output = node("output", { "aria-hidden": "true" });
-    this.button = node("button", { type: "button", class: "play",
-      onclick: () => (this.timer ? this.pause() : this.play()) }, text.play);
-    const arrow = (label, step, show) => node("button", { type: "button", "aria-label": label,
-      title: label, onclick: () => { this.pause(); this.go(this.step + step); } }, show);
-    const step = node("div", { class: "bar step" }, arrow(text.back, -1, "←"), this.button,
-      arrow(text.forward, 1, "→"), this.slider, this.output);
+    this.button = node(
+      "button",
+      { type: "button", class: "play", onclick: () => (this.timer ? this.pause() : this.play()) },
+      text.play,
+    );
+    const arrow = (label, step, show) =>
+      node(
+        "button",
+        {
+          type: "button",
+          "aria-label": label,
+          title: label,
+          onclick: () => {
+            this.pause();
+            this.go(this.step + step);
+          },
+        },
+        show,
+      );
+    const step = node(
+      "div",
+      { class: "bar step" },
+      arrow(text.back, -1, "←"),
+      this.button,
+      arrow(text.forward, 1, "→"),
+      this.slider,
+      this.output,
+    );
 
     this.inputs = node("canvas", { role: "img" });
-    this.cells = node("canvas", { role: "img",
+    this.cells = node("canvas", {
+      role: "img",
       onpointerdown: (event) => this.point(event),
-      onpointermove: (event) => event.buttons && this.point(event) });
+      onpointermove: (event) => event.buttons && this.point(event),
+    });
     this.nows = [node("span", { class: "now" }), node("span", { class: "now" })];
     this.row = node("span", { class: "chosen" });
     this.heading = node("h3");
     this.key = node("span", { class: "note" });
-    const kinds = choice(text.show,
+    const kinds = choice(
+      text.show,
       KINDS.map((kind) => ({ label: fill(text[kind], { count: hidden }), show: LETTERS[kind] })),
-      (i) => { this.kind = KINDS[i]; this.update(); }, { chosen: KINDS.indexOf(this.kind) });
-    this.cellSlider = node("input", { type: "range", min: 1, max: hidden, value: this.cell + 1,
-      oninput: () => { this.cell = this.cellSlider.value - 1; this.update(); } });
+      (i) => {
+        this.kind = KINDS[i];
+        this.update();
+      },
+      { chosen: KINDS.indexOf(this.kind) },
+    );
+    this.cellSlider = node("input", {
+      type: "range",
+      min: 1,
+      max: hidden,
+      value: this.cell + 1,
+      oninput: () => {
+        this.cell = this.cellSlider.value - 1;
+        this.update();
+      },
+    });
     this.cellName = node("h3");
     this.traces = drawn("svg", { role: "img" });
     new ResizeObserver(() => this.draw()).observe(this.traces);
     this.sum = node("div", { class: "sum" });
-    const time = node("div", { class: "time" },
+    const time = node(
+      "div",
+      { class: "time" },
       node("h3", {}, fill(text.features, { count: this.features })),
-      node("div", { class: "strip features", "data-first": 1, "data-last": this.features },
-        this.inputs, this.nows[0]),
+      node(
+        "div",
+        { class: "strip features", "data-first": 1, "data-last": this.features },
+        this.inputs,
+        this.nows[0],
+      ),
       node("div", { class: "bar" }, this.heading, kinds),
-      node("div", { class: "strip cells", "data-first": 1, "data-last": hidden },
-        this.cells, this.nows[1], this.row),
-      this.key);
-    const cell = node("div", { class: "cell" },
-      node("div", { class: "bar cellbar" }, this.cellName,
-        node("label", {}, node("span", { class: "unseen" }, text.picked), this.cellSlider)),
-      this.traces);
+      node(
+        "div",
+        { class: "strip cells", "data-first": 1, "data-last": hidden },
+        this.cells,
+        this.nows[1],
+        this.row,
+      ),
+      this.key,
+    );
+    const cell = node(
+      "div",
+      { class: "cell" },
+      node(
+        "div",
+        { class: "bar cellbar" },
+        this.cellName,
+        node("label", {}, node("span", { class: "unseen" }, text.picked), this.cellSlider),
+      ),
+      this.traces,
+    );
 
     this.rows = this.classes.map((name) => {
       const path = drawn("path");
-      const row = node("li", {}, node("span", { title: name }, name),
-        drawn("svg", { preserveAspectRatio: "none", "aria-hidden": "true" }, path), node("span"));
+      const row = node(
+        "li",
+        {},
+        node("span", { title: name }, name),
+        drawn("svg", { preserveAspectRatio: "none", "aria-hidden": "true" }, path),
+        node("span"),
+      );
       return { row, path, chart: row.children[1], share: row.children[2] };
     });
     this.status = node("p", { role: "status" });
-    const answer = node("div", { class: "answer" }, node("h3", {}, text.answer),
-      node("ol", {}, ...this.rows.map(({ row }) => row)), this.status);
+    const answer = node(
+      "div",
+      { class: "answer" },
+      node("h3", {}, text.answer),
+      node("ol", {}, ...this.rows.map(({ row }) => row)),
+      this.status,
+    );
     return [node("div", { class: "layout" }, pick, step, answer, time, cell, this.sum)];
   }
 
@@ -332,8 +437,11 @@ export class RecurrenceWidget extends Widget {
     this.slider.setAttribute("aria-valuetext", progress);
     this.output.textContent = progress;
 
-    const turned = (values, rows) => Float32Array.from({ length: rows * steps }, (_, i) =>
-      values[(i % steps) * rows + Math.floor(i / steps)]);
+    const turned = (values, rows) =>
+      Float32Array.from(
+        { length: rows * steps },
+        (_, i) => values[(i % steps) * rows + Math.floor(i / steps)],
+      );
     const sequence = this.sequences[this.index];
     picture(this.inputs, turned(sequence, features), features, steps, orange, this.scale, step);
     this.inputs.setAttribute("aria-label", fill(text.features_picture, { count: features, step }));
@@ -344,7 +452,8 @@ export class RecurrenceWidget extends Widget {
     this.heading.textContent = fill(text[kind], { count: hidden });
     this.cells.setAttribute("aria-label", this.heading.textContent);
     this.key.textContent = gate
-      ? text.scale_gate : fill(text.scale_state, { top: this.number(top) });
+      ? text.scale_gate
+      : fill(text.scale_state, { top: this.number(top) });
     for (const now of this.nows) {
       now.style.left = `${(100 * (step - 1)) / steps}%`;
       now.style.width = `${100 / steps}%`;
@@ -379,8 +488,13 @@ export class RecurrenceWidget extends Widget {
     const line = (name, className) =>
       node("p", { class: className }, fill(text[name], { number: cell + 1, step, ...numbers }));
     const title = node("h3", {}, fill(text.computed, { number: cell + 1, step }));
-    this.sum.replaceChildren(title, line("keep"), line("keep_numbers", "numbers"), line("give"),
-      line("give_numbers", "numbers"));
+    this.sum.replaceChildren(
+      title,
+      line("keep"),
+      line("keep_numbers", "numbers"),
+      line("give"),
+      line("give_numbers", "numbers"),
+    );
   }
 
   /** The chosen cell's gates and states up to now, each line named at its end. */
@@ -391,8 +505,9 @@ export class RecurrenceWidget extends Widget {
     const parts = [];
     PANELS.forEach((kinds, panel) => {
       const top = SPACE / 2 + panel * (TRACE + SPACE);
-      const reach = kinds.flatMap((kind) => Array.from({ length: steps }, (_, t) =>
-        this.values(kind)[t * hidden + cell]));
+      const reach = kinds.flatMap((kind) =>
+        Array.from({ length: steps }, (_, t) => this.values(kind)[t * hidden + cell]),
+      );
       const high = Math.max(1, ...(panel === 2 ? reach.map(Math.abs) : [1]));
       const low = panel === 0 ? 0 : -high;
       const y = (value) => top + TRACE * (1 - (value - low) / (high - low));
@@ -400,27 +515,34 @@ export class RecurrenceWidget extends Widget {
       for (const level of levels) {
         parts.push(
           drawn("path", { class: "axis", d: `M${LEFT} ${y(level)}H${width - RIGHT}` }),
-          drawn("text", { x: LEFT - 4, y: y(level) + 4, "text-anchor": "end" },
-            this.number(level, Number.isInteger(level) ? 0 : 1)),
+          drawn(
+            "text",
+            { x: LEFT - 4, y: y(level) + 4, "text-anchor": "end" },
+            this.number(level, Number.isInteger(level) ? 0 : 1),
+          ),
         );
       }
       parts.push(drawn("path", { class: "tick", d: `M${x(step - 1)} ${top}v${TRACE}` }));
       const ends = [];
       for (const kind of [...kinds].sort((a, b) => (a === this.kind) - (b === this.kind))) {
         const on = kind === this.kind ? " on" : "";
-        const points = Array.from({ length: step }, (_, t) =>
-          `${x(t).toFixed(1)} ${y(this.values(kind)[t * hidden + cell]).toFixed(1)}`);
+        const points = Array.from(
+          { length: step },
+          (_, t) => `${x(t).toFixed(1)} ${y(this.values(kind)[t * hidden + cell]).toFixed(1)}`,
+        );
         parts.push(drawn("path", { class: `line ${kind}${on}`, d: `M${points.join("L")}` }));
         ends.push({ kind, on, y: y(this.values(kind)[(step - 1) * hidden + cell]) });
       }
       ends.sort((a, b) => a.y - b.y);
       // Names of lines that end close together are moved apart, down first, then up from the floor.
       ends.forEach((end, i) => (end.y = Math.max(end.y, i ? ends[i - 1].y + 13 : top)));
-      ends.reverse().forEach((end, i) =>
-        (end.y = Math.min(end.y, i ? ends[i - 1].y - 13 : top + TRACE)));
+      ends
+        .reverse()
+        .forEach((end, i) => (end.y = Math.min(end.y, i ? ends[i - 1].y - 13 : top + TRACE)));
       for (const end of ends) {
-        parts.push(drawn("text", { class: end.on, x: x(step - 1) + 8, y: end.y + 4 },
-          LETTERS[end.kind]));
+        parts.push(
+          drawn("text", { class: end.on, x: x(step - 1) + 8, y: end.y + 4 }, LETTERS[end.kind]),
+        );
       }
     });
     this.traces.replaceChildren(...parts);

@@ -5,7 +5,7 @@
  * On the page a widget is
  *
  *     <trivium-cnn>
- *       <figure slot="fallback">…</figure>
+ *       <div slot="fallback">…</div>
  *       <script type="application/json">{"kernel": {…}, …, "text": {…}}</script>
  *     </trivium-cnn>
  *
@@ -216,7 +216,8 @@ function luminance(color) {
 const BASE = `
   :host { display: block; }
   :host([hidden]) { display: none; }
-  .room { container-type: inline-size; color: var(--ink); line-height: 1.35; font-size: 0.875rem; }
+  .room { container-type: inline-size; color: var(--ink); font-size: 0.875rem;
+    line-height: 1.35; text-align: start; }
   .frame { box-sizing: border-box; width: 100%; max-width: 760px; margin: 0 auto; padding: 12px;
     border: 1px solid var(--grid); border-radius: 6px; background: var(--paper); }
   .fallback { display: none; }
@@ -279,7 +280,7 @@ export class Widget extends HTMLElement {
       document.addEventListener("DOMContentLoaded", () => this.connectedCallback(), { once: true });
       return;
     }
-    if (!this.isConnected) return;
+    if (!this.isConnected || this.#themes) return;
     if (!this.shadowRoot) this.#start();
     const repaint = () => this.#follow();
     const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -314,16 +315,15 @@ export class Widget extends HTMLElement {
       const data = JSON.parse(script.textContent);
       this.text = { ...this.constructor.text, ...data.text };
       this.load(data);
+      this.probe = node("span", { hidden: true });
+      const frame = node("div", { class: "frame", role: "group", "aria-label": this.text.name });
+      frame.append(...this.build());
+      frame.addEventListener("keydown", (event) => KEYS.has(event.key) && event.stopPropagation());
+      this.room.append(frame, this.probe);
     } catch (error) {
       this.body.className = "failed";
       console.error(error);
-      return;
     }
-    this.probe = node("span", { hidden: true });
-    const frame = node("div", { class: "frame", role: "group", "aria-label": this.text.name });
-    frame.append(...this.build());
-    frame.addEventListener("keydown", (event) => KEYS.has(event.key) && event.stopPropagation());
-    this.room.append(frame, this.probe);
   }
 
   #follow() {
@@ -356,7 +356,11 @@ export class Widget extends HTMLElement {
   /** A share as a percentage in the page's language. */
   percent(value) {
     const digits = value > 0.99 && value < 0.9995 ? 1 : 0;
-    const format = { style: "percent", minimumFractionDigits: digits, maximumFractionDigits: digits };
+    const format = {
+      style: "percent",
+      minimumFractionDigits: digits,
+      maximumFractionDigits: digits,
+    };
     return new Intl.NumberFormat(this.language, format).format(value);
   }
 

@@ -239,9 +239,14 @@ def test_cnn_by_keyboard(visit):
     # The label belongs to the picture as it was.
     assert data["classes"][data["labels"][1]] not in heard(page, "trivium-cnn").split(".")[1]
 
+    maps = widget.locator(".maps .grid input")
+    tops = maps.evaluate_all("maps => maps.map(map => map.getBoundingClientRect().top)")
+    maps.first.click()
     first = widget.locator(".detail h3").inner_text()
-    widget.locator(".maps .grid input:checked").focus()
     page.keyboard.press("ArrowDown")
+    below = maps.evaluate_all("maps => maps.findIndex(map => map.checked)")
+    assert below == tops.count(tops[0]), "the map one row down"
+    page.mouse.move(0, 0)
     assert widget.locator(".detail h3").inner_text() != first
 
 
@@ -343,7 +348,7 @@ def test_attention_by_touch(visit):
 @pytest.mark.parametrize("tag", TAGS)
 def test_the_figure_stands_in_without_javascript(visit, tag):
     page = visit(tag, java_script_enabled=False)
-    figure = element(page, tag).locator("svg").first
+    figure = element(page, tag).locator("> [slot=fallback] svg").first
     assert figure.is_visible()
     assert figure.bounding_box()["height"] > 50
 
@@ -351,7 +356,7 @@ def test_the_figure_stands_in_without_javascript(visit, tag):
 @pytest.mark.parametrize("tag", TAGS)
 def test_the_figure_stands_in_on_paper(visit, tag):
     page = visit(tag)
-    figure = element(page, tag).locator("> figure svg").first
+    figure = element(page, tag).locator("> [slot=fallback] svg").first
     assert not figure.is_visible()
     page.emulate_media(media="print")
     assert figure.is_visible()
@@ -375,7 +380,7 @@ def test_broken_data_shows_the_figure(browser, address, tag):
         }""",
         tag,
     )
-    assert element(page, tag).locator("> figure svg").first.is_visible()
+    assert element(page, tag).locator("> [slot=fallback] svg").first.is_visible()
     assert len(errors) == 1
     context.close()
 
