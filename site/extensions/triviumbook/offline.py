@@ -37,6 +37,8 @@ def _load_widgets(
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
+    # Jupyter Book sets it for an extension that _config.yml leaves out.
+    app.add_config_value("comments_config", {}, "html")
     app.connect("builder-inited", _copy)
     app.connect("html-page-context", _load_widgets)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
