@@ -1,18 +1,15 @@
-"""What the tests of the book share: its root, its pages, the built site, a browser."""
+"""What the tests of the book share: the built site, a browser."""
 
 import functools
 import http.server
 import os
 import shutil
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "site" / "extensions"))
+from checkout import ROOT
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):

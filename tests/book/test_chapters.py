@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from checkout import ROOT
 from contract import SOURCES, Contract
 from triviumbook.colab import Book, Page
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import ROOT
+from checkout import ROOT
 from triviumbook.colab import ROLE, Book, convert
 from triviumbook.repository import revision
 

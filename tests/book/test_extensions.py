@@ -6,7 +6,7 @@ import subprocess
 from types import SimpleNamespace
 
 import pytest
-from conftest import ROOT
+from checkout import ROOT
 from triviumbook import cache, notebooks, offline, record
 from triviumbook.repository import (
     book_url,

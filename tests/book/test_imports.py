@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from checkout import ROOT
 from triviumbook.colab import Book
 
 # What each part may import besides itself and the standard library. "trivium.x" opens one part.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import ROOT
+from checkout import ROOT
 from triviumbook.colab import Book, NotebookError, convert, parse, recorded
 
 SAMPLE = (Path(__file__).parent / "sample.md").read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ from urllib.parse import unquote, urldefrag, urljoin, urlparse
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
-from conftest import ROOT
+from checkout import ROOT
 from triviumbook.colab import Book
 from triviumbook.repository import colab_url, repository
 
