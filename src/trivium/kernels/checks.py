@@ -184,4 +184,4 @@ def pair(argument: str, value: Any, minimum: int = 1) -> tuple[int, int]:
 
 def accumulation(dtype) -> jnp.dtype:
     """The type to add up in: float64 for float64, float32 for everything narrower."""
-    return jnp.promote_types(dtype, jnp.float32)
+    return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)

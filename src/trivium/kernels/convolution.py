@@ -49,14 +49,7 @@ def conv2d(
     if b is not None:
         b = checks.array("b", b, "F", sizes, x.dtype)
     windows = place(x.shape[1:3], w.shape[:2], stride, padding, dilation)
-    name = dispatch.choose(
-        "conv2d",
-        implementation,
-        groups=groups,
-        channels=sizes["C"],
-        filters=sizes["F"],
-        cells=sizes["B"] * windows.output[0] * windows.output[1],
-    )
+    name = dispatch.choose("conv2d", implementation)
     return _conv2d(x, w, b, windows=windows, groups=groups, implementation=name)
 
 
@@ -64,7 +57,9 @@ def conv2d(
 def _conv2d(x, w, b, *, windows, groups, implementation):
     form = {"reference": _reference, "im2col": _im2col, "xla": _xla}[implementation]
     y = form(x, w, windows, groups)
-    return y if b is None else y + b
+    if b is not None:
+        y = y + b.astype(y.dtype)
+    return y.astype(x.dtype)
 
 
 def _reference(x: jax.Array, w: jax.Array, windows: Windows, groups: int) -> jax.Array:
@@ -75,13 +70,13 @@ def _reference(x: jax.Array, w: jax.Array, windows: Windows, groups: int) -> jax
     for tap, weights in zip(taps(x, windows), w, strict=True):
         seen = tap.reshape(*tap.shape[:3], groups, c)
         y += jnp.einsum("bmngc,cgf->bmngf", seen, weights, preferred_element_type=y.dtype)
-    return y.reshape(x.shape[0], *windows.output, f).astype(x.dtype)
+    return y.reshape(x.shape[0], *windows.output, f)
 
 
 def _xla(x: jax.Array, w: jax.Array, windows: Windows, groups: int) -> jax.Array:
     # No preferred_element_type: its transpose mixes types and fails below float32, and every
     # back end adds up narrower types in float32 by itself.
-    return jax.lax.conv_general_dilated(
+    y = jax.lax.conv_general_dilated(
         x,
         w,
         window_strides=windows.stride,
@@ -90,18 +85,25 @@ def _xla(x: jax.Array, w: jax.Array, windows: Windows, groups: int) -> jax.Array
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
     )
+    return y.astype(checks.accumulation(y.dtype))
 
 
 def _im2col(x: jax.Array, w: jax.Array, windows: Windows, groups: int) -> jax.Array:
     """Lays the windows out as rows, so that the whole convolution is one matrix product."""
     kh, kw, c, f = w.shape
     total = checks.accumulation(x.dtype)
+    cells = x.shape[0] * windows.output[0] * windows.output[1]
     if groups == 1:
-        rows = jnp.concatenate(list(taps(x, windows)), axis=-1)
-        y = jnp.einsum("bmnk,kf->bmnf", rows, w.reshape(-1, f), preferred_element_type=total)
+        if c == 1:
+            # One channel: written tap by tap, each in long runs, and left to the product to
+            # transpose, rather than gathered one number at a time.
+            rows = jnp.stack(list(taps(x, windows))).reshape(kh * kw, cells).T
+        else:
+            rows = jnp.concatenate(list(taps(x, windows)), axis=-1).reshape(cells, kh * kw * c)
+        y = jnp.matmul(rows, w.reshape(kh * kw * c, f), preferred_element_type=total)
     else:
         rows = jnp.stack(list(taps(x, windows)), axis=3)
         rows = rows.reshape(*rows.shape[:4], groups, c)
         w = w.reshape(kh * kw, c, groups, f // groups)
         y = jnp.einsum("bmnkgc,kcgf->bmngf", rows, w, preferred_element_type=total)
-    return y.reshape(x.shape[0], *windows.output, f).astype(x.dtype)
+    return y.reshape(x.shape[0], *windows.output, f)

@@ -30,9 +30,7 @@ def linear_recurrence(a, x, *, initial=None, reverse=False, implementation=None)
     x = checks.array("x", x, "B T D", sizes, a.dtype)
     if initial is not None:
         initial = checks.array("initial", initial, "B D", sizes, a.dtype)
-    name = dispatch.choose(
-        "linear_recurrence", implementation, steps=sizes["T"], features=sizes["B"] * sizes["D"]
-    )
+    name = dispatch.choose("linear_recurrence", implementation)
     reverse = checks.flag("reverse", reverse)
     return _linear_recurrence(a, x, initial, reverse=reverse, implementation=name)
 

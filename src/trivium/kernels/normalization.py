@@ -64,5 +64,5 @@ def _rms_norm(x, scale, *, epsilon):
 
 
 def _widen(*arrays):
-    kind = jnp.result_type(*(checks.accumulation(array.dtype) for array in arrays))
+    kind = max((checks.accumulation(array.dtype) for array in arrays), key=lambda k: k.itemsize)
     return (array.astype(kind) for array in arrays)

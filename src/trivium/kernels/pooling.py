@@ -21,7 +21,8 @@ def max_pool(x, window, *, stride=None, padding="VALID", implementation=None) ->
     padding: "VALID" (none; cells that fill no window are dropped), "SAME" (OH = ceil(H / stride)),
         an int for all four sides, or ((top, bottom), (left, right)), less than the window. A cell
         outside the image is never the largest.
-    implementation: "reference" compares tap by tap; "taps" the same with a gradient of its own;
+    implementation: "reference" compares tap by tap; "taps" the same with a gradient of its own,
+        which looks up a byte a window;
         "xla" the compiler's windowed reduction, whose gradient (select-and-scatter) is slow on
         CPU; None the fastest here.
 
@@ -64,7 +65,8 @@ def _prepare(kernel, x, window, stride, padding, implementation):
     for size, pad in zip(window, windows.padding, strict=True):
         # Otherwise a window could lie wholly outside the image and have no value.
         checks.require(max(pad) < size, "padding", f"less than the window's {size}", padding)
-    name = dispatch.choose(kernel, implementation, cells=x.size, taps=window[0] * window[1])
+    overlap = any(step < size for step, size in zip(windows.stride, window, strict=True))
+    name = dispatch.choose(kernel, implementation, overlap=overlap)
     return x, windows, name
 
 
@@ -97,30 +99,48 @@ def _max_taps(x: jax.Array, windows: Windows) -> jax.Array:
 
 
 def _max_taps_forward(x, windows):
+    """Keeps which tap is the largest: a byte for each window, all that the gradient needs."""
     y = _max_taps(x, windows)
-    return y, (x, y)
+    count = windows.size[0] * windows.size[1]
+    kind = jnp.uint8 if count <= 256 else jnp.int32
+    index = jnp.full(y.shape, count - 1, kind)
+    numbered = enumerate(zip(taps(x, windows, -jnp.inf), _real(x, windows), strict=True))
+    for number, (tap, real) in reversed(list(numbered)):
+        largest = real & ((tap == y) | jnp.isnan(tap))
+        index = jnp.where(largest, jnp.asarray(number, kind), index)
+    return y, (index, x.shape[1:3])
 
 
 def _max_taps_backward(windows, residuals, g):
-    """Hands each window's gradient to the first tap that holds its largest value."""
-    x, y = residuals
+    index, image = residuals
     zero = jnp.zeros((), g.dtype)
-    waiting = jnp.ones((), bool)
-    shares = []
-    for tap, real in zip(taps(x, windows, -jnp.inf), _real(x, windows), strict=True):
-        hit = waiting & real & ((tap == y) | jnp.isnan(tap))
-        waiting = waiting & ~hit
-        shares.append(jnp.where(hit, g, zero))
-    return (_spread(shares, x, windows),)
+    if windows.stride == windows.size:
+        return (_lay_out(index, g, image, windows),)
+    numbers = jnp.arange(windows.size[0] * windows.size[1], dtype=index.dtype)
+    shares = [jnp.where(index == number, g, zero) for number in numbers]
+    # The transpose of cutting the taps out adds each share to the cells that its tap saw.
+    cells = jax.ShapeDtypeStruct((g.shape[0], *image, g.shape[3]), g.dtype)
+    return jax.linear_transpose(lambda x: list(taps(x, windows)), cells)(shares)
 
 
 _max_taps.defvjp(_max_taps_forward, _max_taps_backward)
 
 
-def _spread(shares: list[jax.Array], x: jax.Array, windows: Windows) -> jax.Array:
-    """Adds each tap's share [B, OH, OW, C] to the cells of x [B, H, W, C] that the tap saw."""
-    _, transpose = jax.vjp(lambda cells: list(taps(cells, windows)), x)
-    return transpose(shares)[0]
+def _lay_out(index, g, image, windows):
+    """The gradient where each cell is in one window at most: windows side by side, no adding."""
+    (kh, kw), (oh, ow) = windows.size, windows.output
+    numbers = jnp.arange(kh * kw, dtype=index.dtype).reshape(kh, 1, kw, 1)
+    hit = index[:, :, None, :, None] == numbers
+    cells = jnp.where(hit, g[:, :, None, :, None], jnp.zeros((), g.dtype))
+    cells = cells.reshape(g.shape[0], oh * kh, ow * kw, g.shape[3])
+    # Cuts the padding off, and adds the cells that fill no window.
+    edges = [
+        (-before, before + size - covered)
+        for (before, _), size, covered in zip(windows.padding, image, cells.shape[1:3], strict=True)
+    ]
+    return jax.lax.pad(
+        cells, jnp.zeros((), g.dtype), [(0, 0, 0), *((*e, 0) for e in edges), (0, 0, 0)]
+    )
 
 
 def _max_xla(x: jax.Array, windows: Windows) -> jax.Array:

@@ -137,9 +137,7 @@ def _recur(
         initial = checks.array("initial", initial, "B H", sizes, x.dtype)
     if lengths is not None:
         lengths = checks.lengths(lengths, sizes["B"], sizes["T"], "T")
-    name = dispatch.choose(
-        kernel, implementation, batch=sizes["B"], steps=sizes["T"], state=sizes["H"]
-    )
+    name = dispatch.choose(kernel, implementation, features=sizes["D"], state=sizes["H"])
     return _recurrence(
         x,
         w_ih,

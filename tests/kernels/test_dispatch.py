@@ -1,0 +1,50 @@
+"""The table of implementations: complete, ordered, justified, and never silent."""
+
+import pytest
+
+from trivium import kernels
+from trivium.kernels import dispatch, implementations
+
+KERNELS = [name for name in kernels.__all__ if name != "implementations"]
+
+
+def test_every_kernel_is_in_the_table():
+    assert set(dispatch.TABLE) == set(KERNELS)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_every_kernel_has_a_reference(kernel):
+    assert "reference" in implementations(kernel)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_every_row_says_why(kernel):
+    for rows in dispatch.TABLE[kernel].values():
+        assert all(row.because for row in rows)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_the_order_and_the_names_are_the_same_set_on_every_platform(kernel):
+    names = [{row.implementation for row in rows} for rows in dispatch.TABLE[kernel].values()]
+    assert all(one == names[0] for one in names)
+
+
+def test_a_named_implementation_is_never_replaced():
+    assert dispatch.choose("max_pool", "xla", overlap=False) == "xla"
+    with pytest.raises(ValueError, match=r"expected None or one of 'taps', .* received 'pallas'"):
+        dispatch.choose("max_pool", "pallas")
+    with pytest.raises(ValueError, match="received 3"):
+        dispatch.choose("max_pool", 3)
+
+
+def test_sizes_decide():
+    """On every platform, where the rows of these two kernels are the same."""
+    assert dispatch.choose("max_pool", None, overlap=False) == "taps"
+    assert dispatch.choose("max_pool", None, overlap=True) == "xla"
+    assert dispatch.choose("attention", None, queries=64, keys=64) == "reference"
+    assert dispatch.choose("attention", None, queries=4096, keys=4096) == "blockwise"
+
+
+def test_unknown_kernel():
+    with pytest.raises(ValueError, match=r"name: expected one of conv2d, .* received 'conv3d'"):
+        implementations("conv3d")
