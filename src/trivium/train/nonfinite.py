@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from trivium.train.step import call, loss_and_gradient, per_example, update
+from trivium.train.step import call, loss_and_gradient, per_example, rebuild, update
 
 
 class NonFiniteLoss(FloatingPointError):
@@ -52,7 +52,7 @@ def _locate(program, state, batch):
     path = _first(state.trainable) or _first(state.rest)
     if path:
         return path, f"the parameter {path}, before any step"
-    model = nnx.merge(program.graphdef, state.trainable, state.rest)
+    model = rebuild(program, state.trainable, state.rest)
     model.train()
     with _watched(model) as calls:
         outputs = call(model, batch)

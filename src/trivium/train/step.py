@@ -59,6 +59,14 @@ def split(model, trainable) -> tuple[Any, Any, Any]:
     return parts
 
 
+def rebuild(program, trainable, rest):
+    """A model of its own from the two states."""
+    # Merging alone would share the variables: a layer that counts or keeps statistics would change
+    # the state that it came from, and inside a gradient's trace it may not.
+    states = jax.tree.map(lambda leaf: leaf, (trainable, rest))
+    return nnx.merge(program.graphdef, *states)
+
+
 def gather(examples, rows, width, sharding=None) -> Batch:
     """Read the examples in rows [B] (see `batches.Order`), sequences padded with zeros to width."""
     if sharding is not None:
@@ -109,9 +117,7 @@ def loss_and_gradient(program, state, batch):
     """((mean loss, (loss sum, metric sum, rest)), gradient), in training mode."""
 
     def mean_loss(trainable):
-        # New variables: those made outside the trace of the gradient may not change within it.
-        rest = jax.tree.map(lambda leaf: leaf, state.rest)
-        model = nnx.merge(program.graphdef, trainable, rest)
+        model = rebuild(program, trainable, state.rest)
         model.train()
         outputs = call(model, batch)
         nnx.pop(model, nnx.Intermediate)  # what a model sows is not kept from step to step
@@ -202,7 +208,7 @@ def training(program):
 def apply(program, leaves, examples, rows, *, width):
     """The model's outputs for one batch in evaluation mode, and that batch."""
     batch = gather(examples, rows, width, program.sharding)
-    model = nnx.merge(program.graphdef, *jax.tree.unflatten(program.treedef, leaves))
+    model = rebuild(program, *jax.tree.unflatten(program.treedef, leaves))
     model.eval()
     return call(model, batch), batch
 
