@@ -290,11 +290,17 @@ def test_memory_of_tiles_grows_with_the_length_not_its_square():
 @pytest.mark.parametrize("sizes", [(0, 3, 3), (2, 0, 3), (2, 3, 0)])
 def test_empty_arrays(implementation, sizes):
     q, k, v = arguments(*sizes)
+    bias = normal(4, sizes[0], 4, *sizes[1:])
     y, gradients = outcome(
-        lambda q, k, v: attention(q, k, v, implementation=implementation), q, k, v
+        lambda q, k, v, bias: attention(q, k, v, bias=bias, implementation=implementation),
+        q,
+        k,
+        v,
+        bias,
     )
     np.testing.assert_array_equal(y, np.zeros_like(q))  # also where there is no key at all
-    assert [gradient.shape for gradient in gradients] == [q.shape, k.shape, v.shape]
+    expected = [q.shape, k.shape, v.shape, bias.shape]
+    assert [gradient.shape for gradient in gradients] == expected
 
 
 def test_traced_lengths_are_clipped():

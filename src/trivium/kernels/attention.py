@@ -96,9 +96,10 @@ def _attention(q, k, v, mask, bias, lengths, *, options, implementation):
         real = jnp.arange(k.shape[1], dtype=jnp.int32) < lengths[:, None]
         k, v = (jnp.where(real[..., None, None], y, jnp.zeros((), y.dtype)) for y in (k, v))
     # Head n = (key head, member of its group): [B, K, G, T, H] against [B, K, S, H].
-    q = jnp.moveaxis(q.reshape(batch, queries, k.shape[2], -1, size), 1, 3)
+    key_heads = k.shape[2]
+    q = jnp.moveaxis(q.reshape(batch, queries, key_heads, heads // key_heads, size), 1, 3)
     k, v = jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2)
-    mask, bias = _by_group(mask, k.shape[1]), _by_group(bias, k.shape[1])
+    mask, bias = _by_group(mask, key_heads), _by_group(bias, key_heads)
     form = _blockwise if implementation == "blockwise" else _reference
     out = form(q, k, v, mask, bias, lengths, options)
     return jnp.moveaxis(out, 3, 1).reshape(batch, queries, heads, size)
@@ -174,8 +175,9 @@ class _Tiles:
     def __init__(self, q, k, v, mask, bias, lengths, options):
         batch, _, _, self.queries, _ = q.shape
         self.keys = k.shape[2]
-        self.height, self.width = (min(_TILE, max(n, 1)) for n in (self.queries, self.keys))
-        self.rows, self.columns = -(-self.queries // self.height), -(-self.keys // self.width)
+        sizes = [max(n, 1) for n in (self.queries, self.keys)]  # nothing at all fills one tile
+        self.height, self.width = (min(_TILE, n) for n in sizes)
+        self.rows, self.columns = -(-sizes[0] // self.height), -(-sizes[1] // self.width)
         self.q = _fill(q, 3, self.rows * self.height)
         self.k, self.v = (_fill(y, 2, self.columns * self.width) for y in (k, v))
         self.mask, self.bias = (self._fill_both(extra) for extra in (mask, bias))
@@ -188,7 +190,7 @@ class _Tiles:
         if extra is None:
             return None
         for axis, count, size in ((3, self.rows, self.height), (4, self.columns, self.width)):
-            if extra.shape[axis] > 1:
+            if extra.shape[axis] != 1:
                 extra = _fill(extra, axis, count * size)
         return extra
 
@@ -283,7 +285,7 @@ def _blockwise_forward(q, k, v, mask, bias, lengths, options):
 def _join(rows):
     """[rows, B, K, G, height, ...] -> [B, K, G, rows * height, ...]."""
     rows = jnp.moveaxis(rows, 0, 3)
-    return rows.reshape(*rows.shape[:3], -1, *rows.shape[5:])
+    return rows.reshape(*rows.shape[:3], rows.shape[3] * rows.shape[4], *rows.shape[5:])
 
 
 def _blockwise_backward(options, residuals, g):
