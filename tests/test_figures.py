@@ -125,6 +125,23 @@ def test_glue_records_plain_values(monkeypatch, value, expected):
     assert metadata["scrapbook"]["name"] == "name"
 
 
+def test_table_is_markdown(capsys):
+    figures.table(["model", "accuracy"], ["CNN", 0.9], ["`x`", "a"])
+    # Outside a notebook IPython prints what it would display.
+    assert "Markdown object" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="expected 2 cells, got 1"):
+        figures.table(["model", "accuracy"], ["CNN"])
+
+
+def test_table_aligns_its_columns(monkeypatch):
+    import IPython.display
+
+    shown = []
+    monkeypatch.setattr(IPython.display, "display", shown.append)
+    figures.table(["model", "accuracy"], ["CNN", 0.9])
+    assert shown[0].data == "| model | accuracy |\n| :--- | ---: |\n| CNN | 0.9 |"
+
+
 def test_bad_input(drawing):
     with pytest.raises(ValueError, match=r"matrix \[H, W\], got shape \(2, 2, 3\)"):
         figures.image(drawing.axes[0], np.zeros((2, 2, 3)))

@@ -255,6 +255,26 @@ def show(drawing: Figure, *, alt: str) -> None:
     _display(_framed(svg(drawing, alt=alt)))
 
 
+def table(header: Sequence[Any], *rows: Sequence[Any]) -> None:
+    """Put a table on the page.
+
+    Args:
+        header: the columns' names, in Markdown.
+        rows: a cell a column, in Markdown; the first column is set left, the others right.
+
+    Raises:
+        ValueError: if a row has more or fewer cells than the header.
+    """
+    for row in rows:
+        if len(row) != len(header):
+            raise ValueError(f"rows: expected {len(header)} cells, got {len(row)}: {row!r}")
+    rule = [":---", *["---:"] * (len(header) - 1)]
+    lines = ["| " + " | ".join(map(str, row)) + " |" for row in (header, rule, *rows)]
+    from IPython.display import Markdown, display
+
+    display(Markdown("\n".join(lines)))  # type: ignore[no-untyped-call]
+
+
 def widget(tag: str, data: Mapping[str, Any], *, fallback: Figure, alt: str) -> None:
     """Put an interactive element on the page, with a static figure where it cannot run.
 
