@@ -416,6 +416,10 @@ def test_the_widget_fits_and_can_be_touched(visit, tag, width):
 def test_nothing_moves_when_the_widget_arrives(browser, address, tag, width):
     context = browser.new_context(viewport={"width": width, "height": 900})
     page = context.new_page()
+    # A slow machine may take longer than the three seconds after which the figure steps in.
+    devtools = context.new_cdp_session(page)
+    devtools.send("Animation.enable")
+    devtools.send("Animation.setPlaybackRate", {"playbackRate": 0})
     waiting = []
 
     def hold(route):
