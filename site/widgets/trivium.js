@@ -14,7 +14,8 @@
  * word that a widget shows stands in its `static text` and is replaced by the entry of the same
  * name in the JSON's "text"; names in braces, such as {layer}, are filled in.
  *
- * widgets.css reserves the widget's height before its module has loaded, so that nothing moves.
+ * widgets.css, and a trivium-NAME.css for each widget, reserve its height before the module has
+ * loaded, so that nothing moves.
  */
 
 const TYPES = { float32: Float32Array, int32: Int32Array, uint8: Uint8Array };

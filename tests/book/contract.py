@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from triviumbook.colab import FAMILIES, IMAGE, INLINE_MATH, ROLE, Block, Page, walk
 
-FAMILY_NAMES = FAMILIES
+FAMILY_NAMES = {*FAMILIES, "all"}  # "all" where a chapter is of no single family
 SOURCES = {f"S{i}" for i in range(1, 17)}
 OPENING = ("Question", "You will be able to", "You need", "Time")
 TYPED = re.compile(r"(?<![\w.])\d+(?:,\d{3})*\.\d+(?![\w.]*\.\w)|(?<![\w.])\d+(?:\.\d+)?\s?%")

@@ -182,7 +182,7 @@ def test_a_widget_loads_its_module_and_nothing_else(tmp_path, caplog):
     body = '<trivium-cnn></trivium-cnn> <trivium-cnn class="a"> &lt;trivium-lstm&gt;'
     offline._load_widgets(app, "page", "page.html", {"body": body}, None)
     assert scripts == [("../widgets/trivium-cnn.js", {"type": "module"})]
-    assert styles == ["../widgets/widgets.css"]
+    assert styles == ["../widgets/widgets.css", "../widgets/trivium-cnn.css"]
 
 
 def test_the_machine_is_described():

@@ -33,7 +33,8 @@ def _load_widgets(
             continue
         app.add_js_file(f"../widgets/{tag}.js", type="module")
         # Reserves each widget's height before its module has loaded, so that nothing moves.
-        app.add_css_file("../widgets/widgets.css")
+        for style in ("widgets.css", f"{tag}.css"):
+            app.add_css_file(f"../widgets/{style}")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
