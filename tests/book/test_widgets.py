@@ -59,7 +59,10 @@ def visit(browser, address):
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on(
             "console",
-            lambda message: message.type == "error" and complaints.append(message.text),
+            lambda message: (
+                message.type == "error"
+                and complaints.append(f"{message.text} ({message.location['url']})")
+            ),
         )
         page.goto(address(tag))
         if options.get("java_script_enabled", True):

@@ -1,4 +1,7 @@
-"""Author-year citations: Vaswani et al. (2017) in text, (Vaswani et al., 2017) in parentheses."""
+"""Author-year citations: Vaswani et al. (2017) in text, (Vaswani et al., 2017) in parentheses.
+
+Every page that cites ends with the works that it cites, each linked to the whole bibliography.
+"""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -11,8 +14,10 @@ from pybtex.database import Entry
 from pybtex.style.formatting.unsrt import Style as UnsortedStyle
 from pybtex.style.labels import BaseLabelStyle
 from sphinx.application import Sphinx
+from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinxcontrib.bibtex.style.referencing import BracketStyle
 from sphinxcontrib.bibtex.style.referencing.author_year import AuthorYearReferenceStyle
+from sphinxcontrib.bibtex.transforms import node_text_transform
 
 
 def authors(entry: Entry) -> str:
@@ -67,10 +72,48 @@ def _list_items(
         context["body"] = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')
 
 
+class SourcesOfThePage(SphinxPostTransform):
+    """Append to a page the works that it cites, unless it holds the bibliography itself."""
+
+    # Before the references are resolved, so that the links to the bibliography are resolved too.
+    default_priority = 6
+    backend = pybtex.plugin.find_plugin("pybtex.backends", "docutils")()
+
+    def run(self, **kwargs: Any) -> None:
+        domain: Any = self.env.get_domain("cite")
+        page = self.env.docname
+        if any(key.docname == page for key in domain.bibliographies):
+            return
+        cited = {
+            target.key
+            for reference in domain.citation_refs
+            if reference.docname == page
+            for target in reference.targets
+        }
+        works = {each.key: each for each in domain.citations if each.key in cited}
+        title = next(iter(self.document.findall(nodes.title)), None)
+        if not works or title is None:
+            return
+        listed = nodes.bullet_list(classes=["trivium-sources"])
+        for work in works.values():
+            paragraph = self.backend.paragraph(work.formatted_entry)
+            node_text_transform(paragraph)
+            place = self.app.builder.get_relative_uri(page, work.bibliography_key.docname)
+            label = f"{authors(work.entry)} ({work.entry.fields.get('year', '')})"
+            link = nodes.reference(
+                label, label, internal=True, refuri=f"{place}#{work.citation_id}"
+            )
+            paragraph.insert(0, [link, nodes.Text(". ")])
+            listed += nodes.list_item("", paragraph)
+        section = nodes.section("", nodes.title("", "Sources"), listed, ids=["sources"])
+        title.parent += section
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     pybtex.plugin.register_plugin("pybtex.style.formatting", "trivium", BibliographyStyle)
     sphinxcontrib.bibtex.plugin.register_plugin(
         "sphinxcontrib.bibtex.style.referencing", "trivium", ReferenceStyle
     )
+    app.add_post_transform(SourcesOfThePage)
     app.connect("html-page-context", _list_items)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
