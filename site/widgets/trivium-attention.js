@@ -51,8 +51,6 @@ export class AttentionWidget extends Widget {
   };
 
   static style = `
-    .frame { --rows: calc(var(--tokens, ${TOKENS}) * ${ROW}px + var(--layers, 6) * 33px);
-      min-height: calc(750px + var(--rows)); }
     .layout { display: grid; gap: 14px 20px; grid-template-columns: minmax(0, 1fr);
       grid-template-areas: "pick" "heads" "words" "lines" "matrix"; align-items: start; }
     .pick { grid-area: pick; display: flex; align-items: center; gap: 6px; }
@@ -108,12 +106,10 @@ export class AttentionWidget extends Widget {
     .chart i { position: absolute; pointer-events: none; border: 2px solid var(--ink); }
     .read { min-height: 2.7em; }
     @container (min-width: 640px) {
-      .frame { min-height: calc(374px + var(--rows)); }
       .layout { grid-template-columns: minmax(0, 1fr) minmax(0, 1fr);
         grid-template-areas: "pick pick" "heads heads" "words words" "lines matrix"; }
     }
     @container (min-width: 700px) {
-      .frame { min-height: calc(214px + var(--rows)); }
       .layout { grid-template-columns: repeat(22, minmax(0, 1fr)); gap: 14px 0; }
       .pick { grid-area: 1 / 1 / auto / -1; }
       .heads { grid-area: 2 / 1 / auto / 15; } .words { grid-area: 2 / 15 / auto / -1; }

@@ -67,7 +67,6 @@ export class ConvolutionWidget extends Widget {
   };
 
   static style = `
-    .frame { min-height: 1400px; }
     .layout { display: grid; gap: 14px 16px; grid-template-columns: minmax(0, 1fr);
       grid-template-areas: "pick" "input" "answer" "maps" "detail"; }
     .pick { grid-area: pick; display: flex; gap: 2px; overflow-x: auto; padding: 3px 24px 8px 3px;
@@ -123,7 +122,6 @@ export class ConvolutionWidget extends Widget {
         grid-template-areas: "title" "windows" "map" "sum"; }
     }
     @container (min-width: 580px) {
-      .frame { min-height: 816px; }
       .layout { grid-template-columns: 252px minmax(0, 1fr);
         grid-template-areas: "pick pick" "input answer" "maps maps" "detail detail"; }
       .pad { --side: 252px; }
@@ -132,7 +130,6 @@ export class ConvolutionWidget extends Widget {
         grid-template-areas: "title map sum" "windows map sum"; gap: 8px 16px; }
     }
     @container (min-width: 690px) {
-      .frame { min-height: 644px; }
       .layout { grid-template-columns: 252px 188px minmax(0, 1fr);
         grid-template-areas: "pick pick pick" "input detail answer" "maps maps maps"; }
       .detail { grid-template-columns: 188px; grid-template-areas: "title" "windows" "map" "sum"; }

@@ -72,7 +72,6 @@ export class RecurrenceWidget extends Widget {
   };
 
   static style = `
-    .frame { min-height: 1374px; }
     .layout { display: grid; gap: 12px 20px; grid-template-columns: minmax(0, 1fr);
       grid-template-areas: "pick" "step" "answer" "time" "cell" "sum"; }
     .pick { grid-area: pick; } .step { grid-area: step; } .time { grid-area: time; }
@@ -123,7 +122,6 @@ export class RecurrenceWidget extends Widget {
     .answer [role="status"] { min-height: 4.1em; }
     @media (prefers-reduced-motion: reduce) { .play { display: none; } }
     @container (min-width: 580px) {
-      .frame { min-height: 838px; }
       .layout { grid-template-columns: minmax(0, 1.5fr) minmax(200px, 1fr);
         grid-template-areas: "pick pick" "step step" "time answer" "cell sum"; }
       .step input { order: 0; flex: 1; }

@@ -197,13 +197,15 @@ export function css(color) {
   return `rgb(${color.map(Math.round).join(" ")})`;
 }
 
-/** Of ink and paper, the one that can be read on a color. */
+/** Of ink and paper the one that can be read on a color; on a middling one, black or white. */
 export function readable(color, { ink, paper }) {
   const contrast = (other) => {
     const [high, low] = [luminance(color), luminance(other)].sort((a, b) => b - a);
     return (high + 0.05) / (low + 0.05);
   };
-  return contrast(ink) >= contrast(paper) ? ink : paper;
+  const best = (colors) => colors.reduce((a, b) => (contrast(a) >= contrast(b) ? a : b));
+  const own = best([ink, paper]);
+  return contrast(own) >= 4.5 ? own : best([[0, 0, 0], [255, 255, 255]]);
 }
 
 function luminance(color) {
@@ -219,8 +221,9 @@ const BASE = `
   :host([hidden]) { display: none; }
   .room { container-type: inline-size; color: var(--ink); font-size: 0.875rem;
     line-height: 1.35; text-align: start; }
-  .frame { box-sizing: border-box; width: 100%; max-width: 760px; margin: 0 auto; padding: 12px;
-    border: 1px solid var(--grid); border-radius: 6px; background: var(--paper); }
+  .frame { box-sizing: border-box; width: 100%; min-height: var(--height); max-width: 760px;
+    margin: 0 auto; padding: 12px; border: 1px solid var(--grid); border-radius: 6px;
+    background: var(--paper); }
   .fallback { display: none; }
   .failed .fallback { display: block; }
   .failed .room { display: none; }
