@@ -273,6 +273,19 @@ def test_jit_vmap_and_grad_compose(kernel, implementation):
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
+def test_known_lengths_are_checked_inside_a_compiled_function_too(kernel):
+    x, *weights, _ = arguments(kernel)
+
+    def outputs(lengths):
+        known = jnp.asarray(lengths)
+        return jax.jit(lambda x: KERNELS[kernel][0](x, *weights, lengths=known)[0])(x)
+
+    agree(outputs(LENGTHS), KERNELS[kernel][0](x, *weights, lengths=LENGTHS)[0])
+    with pytest.raises(ValueError, match="lengths: expected"):
+        outputs([6, 2, 0])
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_the_lowered_text_shows_which_implementation_ran(kernel):
     arrays = arguments(kernel)[:4]
     wide = arrays[3].size

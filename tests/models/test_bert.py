@@ -282,6 +282,17 @@ def test_refuses_impossible_lengths(lengths):
         classifier()(IDS, lengths=np.array(lengths))
 
 
+def test_known_words_and_lengths_are_checked_inside_a_compiled_function_too(bert):
+    model, lengths = classifier(), jnp.asarray(LENGTHS)
+    compiled = jax.jit(lambda scale: scale * model(jnp.asarray(IDS), lengths=lengths))
+    np.testing.assert_allclose(
+        compiled(jnp.float32(1)), model(IDS, lengths=LENGTHS), rtol=1e-4, atol=1e-5
+    )
+    known = jnp.asarray([[1, 50, 2]], jnp.int32)
+    with pytest.raises(ValueError, match="ids must lie in"):
+        jax.jit(lambda scale: scale * bert(known))(jnp.float32(1))
+
+
 def test_unknown_words_are_not_silent_when_compiled(bert):
     graph, state = nnx.split(bert)
     x = jax.jit(nnx.merge(graph, state))(np.array([[1, 50, 2]]))

@@ -134,7 +134,8 @@ def lengths(value: Any, batch: int, limit: int, axis: str) -> jax.Array:
     )
     require(value.shape == (batch,), "lengths", f"shape [B] with B = {batch}", value.shape)
     if not traced and not isinstance(value, jax.core.Tracer) and batch:
-        low, high = int(np.min(value)), int(np.max(value))
+        known = np.asarray(value)  # under `jax.jit` even a known array's own min would be traced
+        low, high = int(known.min()), int(known.max())
         require(
             low >= 0 and high <= limit,
             "lengths",

@@ -316,7 +316,8 @@ def _checked_ids(name, ids, limit):
             f"{name} must be integers [B, T] with T at least 1, not {ids.dtype} {list(ids.shape)}"
         )
     if not isinstance(ids, jax.core.Tracer) and ids.size:
-        low, high = int(ids.min()), int(ids.max())
+        known = np.asarray(ids)  # under `jax.jit` even a known array's own min would be traced
+        low, high = int(known.min()), int(known.max())
         if low < 0 or high >= limit:
             raise ValueError(f"{name} must lie in [0, {limit}), not reach from {low} to {high}")
     return jnp.asarray(ids)
@@ -343,7 +344,8 @@ def _length_mask(lengths, shape):
             f"{lengths.shape}"
         )
     if not isinstance(lengths, jax.core.Tracer) and lengths.size:
-        low, high = int(lengths.min()), int(lengths.max())
+        known = np.asarray(lengths)
+        low, high = int(known.min()), int(known.max())
         if low < 0 or high > steps:
             raise ValueError(f"lengths must lie in [0, {steps}], not reach from {low} to {high}")
     return jnp.arange(steps) < jnp.asarray(lengths)[:, None]
