@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trivium.data.files import DATA_SETS
+from trivium.data.files import DATA_SETS, LANDMARK_MODELS
 
 DATA = Path(__file__).parents[2] / "data"
 README = (DATA / "README.md").read_text(encoding="utf-8")
@@ -67,6 +67,7 @@ def test_git_converts_no_line_ending_of_the_files():
 
 def test_every_address_gives_the_file_or_an_archive():
     for file in FILES:
-        assert file.addresses
+        # A file of the book's own has an address only where pip installed from a repository.
+        assert file.addresses or file in LANDMARK_MODELS.files
         for address in file.addresses:
             assert address.endswith((".zip", ".tar.gz", Path(file.name).name)), address

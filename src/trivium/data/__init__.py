@@ -4,6 +4,7 @@ from trivium.data.examples import Examples
 from trivium.data.fashion_mnist import FashionMNIST, fashion_mnist
 from trivium.data.fetch import CorruptFileError, DownloadError, cache_folder
 from trivium.data.japanese_vowels import JapaneseVowels, japanese_vowels
+from trivium.data.landmark_models import LandmarkModels, landmark_models
 from trivium.data.movie_snippets import MovieSnippets, movie_snippets
 
 __all__ = [
@@ -12,9 +13,11 @@ __all__ = [
     "Examples",
     "FashionMNIST",
     "JapaneseVowels",
+    "LandmarkModels",
     "MovieSnippets",
     "cache_folder",
     "fashion_mnist",
     "japanese_vowels",
+    "landmark_models",
     "movie_snippets",
 ]

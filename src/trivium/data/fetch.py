@@ -120,6 +120,11 @@ def _download(file: DataFile, path: Path) -> bytes:
     """
     import pooch
 
+    if not file.addresses:
+        raise DownloadError(
+            f"{file.name} belongs to the book's repository, and this copy of trivium does not know "
+            f"a public one: put data/{file.name} from a clone into {path.parent}."
+        )
     fetch = pooch.HTTPDownloader(progressbar=True, chunk_size=2**16)
     failures: list[Exception] = []
     for address in file.addresses:

@@ -1,5 +1,8 @@
 """The files the data sets are made of: where each comes from and what it must contain."""
 
+import importlib.metadata
+import json
+import re
 from dataclasses import dataclass
 
 
@@ -141,4 +144,39 @@ MOVIE_SNIPPETS = DataSet(
     source="https://github.com/cjhutto/vaderSentiment",
 )
 
-DATA_SETS = (FASHION_MNIST, JAPANESE_VOWELS, MOVIE_SNIPPETS)
+
+def _own(name: str) -> tuple[str, ...]:
+    """Where a file of the book's own lies: in the repository that pip installed trivium from.
+
+    Without a public one (a checkout, or a copy installed from a folder) there is no address.
+    """
+    try:
+        record = importlib.metadata.distribution("trivium").read_text("direct_url.json")
+    except importlib.metadata.PackageNotFoundError:
+        record = None
+    origin = json.loads(record or "{}")
+    commit = origin.get("vcs_info", {}).get("commit_id")
+    found = re.fullmatch(r"https://github\.com/([^/]+/[^/]+?)(?:\.git)?/?", origin.get("url", ""))
+    if not found or not commit:
+        return ()
+    return (f"https://raw.githubusercontent.com/{found[1]}/{commit}/data/{name}",)
+
+
+_LANDMARKS = "landmark-models/landmark_models.csv"
+
+LANDMARK_MODELS = DataSet(
+    name="Landmark models",
+    files=(
+        DataFile(
+            name=_LANDMARKS,
+            sha256="5881389681beb76a9b2d57613726bc9e4b0639a5ebe91b1fa54e861b20015254",
+            size=4_424,
+            addresses=_own(_LANDMARKS),
+        ),
+    ),
+    license="CC-BY-4.0",
+    citation="The Trivium authors (2026). Landmark models of neural networks. In: Trivium.",
+    source="the works that its column `sources` names, in `references.bib`",
+)
+
+DATA_SETS = (FASHION_MNIST, JAPANESE_VOWELS, MOVIE_SNIPPETS, LANDMARK_MODELS)
