@@ -334,7 +334,7 @@ export class NeuronsWidget extends Widget {
     return slider;
   }
 
-  /** Normal weights, zero biases: the same for the same number, whoever draws. */
+  /** Normal weights, smaller biases: the same for the same number, whoever draws. */
   random(number) {
     let state = number * 2654435761;
     const uniform = () => {
@@ -347,7 +347,7 @@ export class NeuronsWidget extends Widget {
       Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform());
     const { units } = this;
     return Float64Array.from(this.start, (_, k) =>
-      k < 2 * units || (k >= 3 * units && k < 4 * units) ? normal() : 0,
+      k === 4 * units ? 0 : normal() * (k >= 2 * units && k < 3 * units ? 0.5 : 1),
     );
   }
 

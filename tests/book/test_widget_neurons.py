@@ -15,7 +15,7 @@ TAG = "trivium-neurons"
 
 
 def logit(p, x):
-    """p holds W [2, H] row by row, b [H], v [H] and c."""
+    """The logit at x: p holds W [2, H] row by row, b [H], v [H] and c."""
     units = (len(p) - 1) // 4
     W, b, v = p[: 2 * units].reshape(2, units), p[2 * units : 3 * units], p[3 * units : -1]
     return jax.nn.relu(x @ W + b) @ v + p[-1]
