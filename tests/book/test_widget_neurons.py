@@ -173,13 +173,14 @@ def test_running_stops_when_asked(visit):
     page = visit(TAG)
     words = labels_of(page)
     page.clock.install()
+    length = "element => element.losses.length"
     press(page, words["play"])
     page.clock.run_for(700)
-    steps = element(page, TAG).evaluate("element => element.losses.length")
-    assert steps > 20
     press(page, words["pause"])
+    steps = element(page, TAG).evaluate(length)
+    assert steps > 20
     page.clock.run_for(700)
-    assert element(page, TAG).evaluate("element => element.losses.length") == steps
+    assert element(page, TAG).evaluate(length) == steps
 
 
 def test_motion_is_left_to_the_reader_who_wants_none(visit):
