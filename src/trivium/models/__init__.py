@@ -2,9 +2,11 @@
 
 from trivium.models.bert import Bert, BertClassifier, BertConfig, mean_pool
 from trivium.models.convolution import ConvClassifier
+from trivium.models.mlp import MLP
 from trivium.models.recurrence import LSTMClassifier
 
 __all__ = [
+    "MLP",
     "Bert",
     "BertClassifier",
     "BertConfig",
