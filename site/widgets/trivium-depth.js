@@ -25,7 +25,7 @@ const NAMED = { glorot: 1, he: Math.SQRT2 };
 
 /** Left margin of the pictures, and the height of each, in pixels. */
 const LEFT = 34;
-const TALL = 150;
+const TALL = 184;
 const LINE = 76;
 
 /** Uniform numbers in [0, 1): mulberry32. */
@@ -79,6 +79,7 @@ export class DepthWidget extends Widget {
     plain: "plain",
     residual: "residual",
     again: "New weights",
+    first: "layer {layer}",
     signal: "Signal, from layer 0 on",
     gradient: "Gradient, from the last layer back",
     alike: "How alike two inputs become (cosine)",
@@ -98,7 +99,7 @@ export class DepthWidget extends Widget {
   };
 
   static style = `
-    .frame { --family: var(--ink); min-height: 1072px; }
+    .frame { --family: var(--ink); min-height: 1080px; }
     .layout { display: grid; gap: 10px 18px; grid-template-columns: minmax(0, 1fr); }
     .knobs { display: grid; gap: 8px 18px; grid-template-columns: minmax(0, 1fr); align-content: start; }
     .slide { display: grid; grid-template-columns: 1fr auto; gap: 0 8px; align-items: center; }
@@ -106,21 +107,22 @@ export class DepthWidget extends Widget {
     .slide label { grid-column: 1; }
     .slide output { font-variant-numeric: tabular-nums; }
     .pair { display: flex; justify-content: space-between; align-items: center; gap: 8px; }
-    .segments span { min-width: 60px; }
+    .segments span { min-width: 52px; }
     .views { display: grid; gap: 8px; align-content: start; }
     .view { position: relative; margin-left: ${LEFT}px; }
     .view canvas { width: 100%; height: ${TALL}px; box-shadow: 0 0 0 1px var(--grid); }
     .view svg { display: block; position: absolute; left: ${-LEFT}px; top: 0;
       width: calc(100% + ${LEFT}px); height: ${TALL}px; overflow: visible; pointer-events: none; }
     .view.line, .view.line svg { height: ${LINE}px; }
+    .view.line { margin-bottom: 18px; }
     svg text { font-size: 12px; fill: var(--muted); }
     svg .axis { stroke: var(--grid); fill: none; }
     svg .rms { stroke: var(--ink); stroke-width: 2; fill: none; }
     svg .halo { stroke: var(--paper); stroke-width: 4; fill: none; }
     [role="status"] { display: grid; gap: 4px; align-content: start; min-height: 128px; }
     @container (min-width: 580px) {
-      .frame { min-height: 634px; }
-      .layout { grid-template-columns: 226px minmax(0, 1fr); }
+      .frame { min-height: 606px; }
+      .layout { grid-template-columns: 246px minmax(0, 1fr); }
       .knobs { grid-row: 1 / 2; }
       .views { grid-row: 1 / 3; grid-column: 2; }
       [role="status"] { min-height: 150px; }
@@ -402,6 +404,11 @@ export class DepthWidget extends Widget {
     }
     const y = (cosine) => LINE - 4 - (LINE - 12) * Math.max(0, cosine);
     this.lay(this.curve, result.cosines.map(y), [0, 1].map((at) => [y(at), [this.number(at, 0)]]));
+    const foot = { y: LINE + 14, class: "foot" };
+    this.curve.append(
+      drawn("text", { ...foot, x: LEFT }, fill(this.text.first, { layer: 0 })),
+      drawn("text", { ...foot, x: this.curve.clientWidth, "text-anchor": "end" }, `${depth}`),
+    );
   }
 
   lay(svg, heights, ticks) {
