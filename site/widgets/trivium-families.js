@@ -33,7 +33,7 @@ export class FamiliesWidget extends Widget {
     convolution: "Convolution, three places wide",
     recurrence: "Recurrence, left to right",
     attention: "Attention, all with all",
-    reads_note: "reads {count} of {total} inputs; {path} steps to the farthest",
+    reads_note: "reads {count} of {total} inputs; steps to the farthest: {path}",
     changes_note: "{count} of {total} outputs changed",
     waits_note: "{done} of {total} cells after step {step}; all after {steps}",
     key_reads: "Above the outputs, below the inputs. Filled: what the framed output depends on.",
@@ -52,7 +52,7 @@ export class FamiliesWidget extends Widget {
   };
 
   static style = `
-    .frame { --family: var(--ink); min-height: 796px; }
+    .frame { --family: var(--ink); min-height: 846px; }
     .layout { display: grid; gap: 10px; grid-template-columns: minmax(0, 1fr); }
     .top { justify-content: space-between; }
     .top .bar { gap: 8px; }
@@ -72,6 +72,7 @@ export class FamiliesWidget extends Widget {
     .mesh { stroke: var(--grid); fill: none; vector-effect: non-scaling-stroke; }
     .edge { stroke: var(--own); fill: none; stroke-opacity: 0.55;
       vector-effect: non-scaling-stroke; }
+    .attention .edge { stroke-width: 0.5; stroke-opacity: 0.35; }
     .frameit { stroke: var(--ink); fill: none; stroke-width: 2.5;
       vector-effect: non-scaling-stroke; }
     .letters { display: grid; grid-auto-flow: column; grid-auto-columns: minmax(0, 1fr);
@@ -79,7 +80,7 @@ export class FamiliesWidget extends Widget {
     .letters .on { font-weight: 700; text-decoration: underline; }
     .key { min-height: 3.3em; } [role="status"] { min-height: 2.8em; }
     @container (min-width: 580px) {
-      .frame { min-height: 718px; }
+      .frame { min-height: 772px; }
       .key { min-height: 1.4em; } [role="status"] { min-height: 2.8em; }
     }
   `;
