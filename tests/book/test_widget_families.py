@@ -98,7 +98,7 @@ def test_modes_layers_and_places_by_keyboard(visit):  # noqa: F811
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
     assert widget.evaluate("element => element.layers") == 3
-    assert "convolution 4," in heard(page, TAG)
+    assert "convolution reads 4," in heard(page, TAG)
 
     modes.nth(0).focus()
     page.keyboard.press("ArrowRight")
