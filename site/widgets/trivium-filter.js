@@ -68,7 +68,7 @@ export class FilterWidget extends Widget {
   };
 
   static style = `
-    .frame { min-height: 900px; }
+    .frame { min-height: 956px; }
     .layout { display: grid; gap: 10px 16px; grid-template-columns: minmax(0, 1fr);
       grid-template-areas: "choose" "options" "picture" "map" "sums"; }
     .choose { grid-area: choose; } .options { grid-area: options; }
@@ -81,7 +81,7 @@ export class FilterWidget extends Widget {
     .stage { --high: calc(min(100cqi - 26px, 345px) * 2 / 3); height: var(--high); margin-top: 4px;
       background: var(--grid); display: grid; place-items: center; }
     .pad { position: relative; height: 100%; }
-    .pad canvas { width: 100%; height: 100%; touch-action: none; cursor: crosshair; }
+    .pad canvas { width: 100%; height: 100%; touch-action: pan-y; cursor: crosshair; }
     .mark { position: absolute; pointer-events: none; border: 2px solid var(--family);
       box-shadow: 0 0 0 1px var(--paper), inset 0 0 0 1px var(--paper); }
     .tap { position: absolute; pointer-events: none; background: var(--family); }
@@ -100,9 +100,17 @@ export class FilterWidget extends Widget {
     .tables .note { text-align: center; font-size: 0.75rem; }
     .sum { font-variant-numeric: tabular-nums; }
     .sums [role="status"] { min-height: 2.7em; }
-    .sums .note { min-height: 2.7em; }
+    .sums .hint { min-height: 2.7em; }
+    @container (max-width: 355px) {
+      .tables { gap: 2px 3px; }
+      .tables > span[aria-hidden] { display: none; }
+      .tables { grid-template-columns: repeat(3, auto); }
+      .tables > span:empty { display: none; }
+      .cells { grid-template-columns: repeat(3, auto); }
+      .cells > span { width: 28px; }
+    }
     @container (min-width: 580px) {
-      .frame { min-height: 600px; }
+      .frame { min-height: 520px; }
       .layout { grid-template-columns: repeat(2, minmax(0, 1fr));
         grid-template-areas: "choose choose" "options options" "picture map" "sums sums"; }
       .stage { --high: calc((min(100cqi, 760px) - 42px) / 3); }
@@ -293,7 +301,7 @@ export class FilterWidget extends Widget {
       {},
       this.sum,
       this.size,
-      node("p", { class: "note", id: "hint" }, text.hint),
+      node("p", { class: "note hint", id: "hint" }, text.hint),
       this.spoken,
     );
     this.compute(false);
@@ -408,11 +416,26 @@ export class FilterWidget extends Widget {
       const clipped = result.values.map((value) => Math.max(0, Math.min(1, value)));
       picture(this.map, clipped, result.rows, result.columns, tones);
     } else {
-      const top = result.values.reduce((a, b) => Math.max(a, Math.abs(b)), 1e-6);
       const blue = { high: colors.family, low: colors.gray, paper: colors.paper };
-      picture(this.map, result.values, result.rows, result.columns, blue, top);
+      picture(this.map, result.values, result.rows, result.columns, blue, this.top());
     }
     this.window();
+  }
+
+  /** The largest sum of a window that lies inside the picture: padding makes edges of its own. */
+  top() {
+    const { columns, values } = this.result;
+    const { stride, dilation, padding } = this.options;
+    const inside = (place, size) =>
+      place * stride >= padding && place * stride - padding + 2 * dilation < size;
+    let top = 1e-6;
+    values.forEach((value, place) => {
+      const [m, n] = [Math.floor(place / columns), place % columns];
+      if (inside(m, this.chosen.rows) && inside(n, this.chosen.columns)) {
+        top = Math.max(top, Math.abs(value));
+      }
+    });
+    return top;
   }
 
   /** The nine products at the place chosen. */
