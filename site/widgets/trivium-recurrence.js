@@ -56,7 +56,7 @@ export class CellsWidget extends Widget {
   };
 
   static style = `
-    .frame { min-height: 962px; }
+    .frame { min-height: 950px; }
     .layout { display: grid; gap: 12px 20px; grid-template-columns: minmax(0, 1fr);
       grid-template-areas: "pick" "step" "simple" "gated" "input" "one" "two" "reach"; }
     .pick { grid-area: pick; justify-content: space-between; }
@@ -86,8 +86,9 @@ export class CellsWidget extends Widget {
     svg text.name { fill: var(--family); font-weight: 600; }
     svg .tick { stroke: var(--ink); }
     .reach [role="status"] { min-height: 4.1em; margin-top: 8px; }
+    sup { line-height: 0; }
     @container (min-width: 580px) {
-      .frame { min-height: 758px; }
+      .frame { min-height: 696px; }
       .layout { grid-template-columns: repeat(2, minmax(0, 1fr));
         grid-template-areas: "pick pick" "step step" "simple gated" "input input" "one two"
           "reach reach"; }
@@ -353,20 +354,22 @@ export class CellsWidget extends Widget {
       heading.textContent = text[name === "rnn" ? "rnn_state" : `${kind}_state`];
       canvas.setAttribute("aria-label", fill(text.state_picture, { count: hidden, step }));
     }
-    const first = (name) => this.scientific(this.results[name].reach[step - 1][0]);
-    this.status.textContent = fill(text.status, {
-      step,
-      simple: first("rnn"),
-      gated: first("gated"),
-    });
+    const first = { simple: this.results.rnn, gated: this.results.gated };
+    // Numbers in the sentence may have powers, so it is put together from its parts.
+    const parts = fill(text.status, { step }).split(/\{(simple|gated)\}/);
+    this.status.replaceChildren(
+      ...parts.flatMap((part, i) => {
+        return i % 2 ? this.scientific(first[part].reach[step - 1][0]) : [part];
+      }),
+    );
     this.draw();
   }
 
-  /** A number with two digits, small and large ones with a power of ten. */
+  /** A number as nodes: small and large ones with a power of ten. */
   scientific(value) {
-    if (value === 0 || (value >= 0.01 && value < 1000)) return this.number(value, 2);
-    const power = Math.floor(Math.log10(value));
-    return `${this.number(value / 10 ** power, 1)} × 10^${this.number(power, 0)}`;
+    if (value === 0 || (value >= 0.01 && value < 1000)) return [this.number(value, 2)];
+    const [digits, power] = value.toExponential(1).split("e");
+    return [`${this.number(+digits, 1)} × 10`, node("sup", {}, this.number(+power, 0))];
   }
 
   /** The input and the derivatives, up to the present step. */
