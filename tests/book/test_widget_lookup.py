@@ -21,7 +21,6 @@ def kernel(queries, keys, values, *, scale, causal):
     return np.asarray(attention(q, k, v, scale=scale, causal=causal))[0, :, 0, 0]
 
 
-
 def test_the_means_are_those_of_the_kernel(visit):  # noqa: F811
     page = visit(TAG)
     widget = element(page, TAG)
