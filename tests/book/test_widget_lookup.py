@@ -105,7 +105,7 @@ def test_the_arrow_can_be_dragged(visit):  # noqa: F811
     def at(x, y):
         return box["x"] + box["width"] * (x / 6 + 0.5), box["y"] + box["height"] * (0.5 - y / 6)
 
-    start = data_of(page, TAG)["queries"][0]
+    start = data_of(page, TAG)["queries"][0].tolist()
     page.mouse.move(*at(*start))
     page.mouse.down()
     page.mouse.move(*at(-2, 1), steps=4)
@@ -113,7 +113,7 @@ def test_the_arrow_can_be_dragged(visit):  # noqa: F811
     np.testing.assert_allclose(widget.evaluate("element => element.queries[0]"), [-2, 1], atol=0.05)
     page.mouse.move(*at(2, 2))
     np.testing.assert_allclose(widget.evaluate("element => element.queries[0]"), [-2, 1], atol=0.05)
-    key = data_of(page, TAG)["keys"][3]
+    key = data_of(page, TAG)["keys"][3].tolist()
     page.mouse.move(*at(*key))
     page.mouse.down()
     page.mouse.move(*at(0.5, -2), steps=4)
