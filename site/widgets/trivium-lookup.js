@@ -539,7 +539,8 @@ export class LookupWidget extends Widget {
     ];
     if (size > 0) {
       // The line along the query, and where each key falls on it: the score is read off there.
-      const [ax, ay] = this.place([(q[0] / size) * 9, (q[1] / size) * 9]);
+      const reach = REACH / Math.max(Math.abs(q[0]), Math.abs(q[1]));
+      const [ax, ay] = this.place([q[0] * reach, q[1] * reach]);
       parts.push(drawn("path", { class: "ray", d: `M${2 * ox - ax} ${2 * oy - ay}L${ax} ${ay}` }));
       keys.forEach((k) => {
         const along = (k[0] * q[0] + k[1] * q[1]) / size ** 2;
@@ -547,7 +548,7 @@ export class LookupWidget extends Widget {
         const [kx, ky] = this.place(k);
         parts.push(drawn("path", { class: "foot", d: `M${kx} ${ky}L${fx} ${fy}` }));
       });
-      const [dx, dy] = [(qx - ox) / Math.hypot(qx - ox, qy - oy), (qy - oy) / Math.hypot(qx - ox, qy - oy)];
+      const [dx, dy] = [q[0] / size, -q[1] / size];
       parts.push(
         drawn("path", { class: "arrow", d: `M${ox} ${oy}L${qx} ${qy}` }),
         drawn("path", {
