@@ -53,13 +53,13 @@ class ActivationWidget extends Widget {
     layers: "Through {count} layers",
     layers_picture: "Signal going up and gradient coming down, layer by layer",
     scale: "Scale of the weights",
-    scale_value: "weights {gain} times",
+    scale_value: "weights times {gain}",
     signal: "signal",
     gradient: "gradient",
     layer: "layer",
     outputs: "Outputs of each layer, input at the left",
     outputs_picture: "How often each output occurs, layer by layer",
-    outputs_note: "top {high}, middle 0, bottom {low}; darker is more",
+    outputs_note: "top {high}, middle 0, bottom {low}; stronger is more",
     status:
       "{name}: after {count} layers {signal} of the signal is left, and {gradient} of the " +
       "gradient arrives at the input. Derivatives below {flat}: {share}.",
