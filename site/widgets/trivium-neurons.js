@@ -30,7 +30,7 @@ export class NeuronsWidget extends Widget {
     ring: "Ring",
     band: "Band",
     plane: "The plane of the two inputs, with the creases of the neurons and the boundary",
-    key: "Dark: filled is likely. Thick: even odds. Dashed: creases. Drag them.",
+    key: "Shaded: filled is likely. Thick: even odds. Dashed: creases. Drag them.",
     cut: "The logit along the dotted line",
     cut_picture: "The logit along the line at height {height}: straight pieces, bent at the joints",
     cut_height: "Height of the dotted line",
