@@ -68,7 +68,7 @@ export class FilterWidget extends Widget {
   };
 
   static style = `
-    .frame { min-height: 956px; }
+    .frame { min-height: 984px; }
     .layout { display: grid; gap: 10px 16px; grid-template-columns: minmax(0, 1fr);
       grid-template-areas: "choose" "options" "picture" "map" "sums"; }
     .choose { grid-area: choose; } .options { grid-area: options; }
