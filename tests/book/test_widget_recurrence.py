@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -17,19 +18,18 @@ TAG = "trivium-recurrence"
 KERNELS = {"rnn": rnn, "lstm": lstm, "gru": gru}
 
 
+@partial(jax.jit, static_argnames="kind")
 def by_package(kind, cell, sequence, gain, bias):
     """States [T, H], and the length of the derivative of each state by each input, [T, T]."""
     hidden = cell["w_hh"].shape[0]
-    b = jnp.asarray(cell["b"])
+    b = cell["b"]
     if kind != "rnn":
         b = b.at[hidden : 2 * hidden].add(bias)
 
-    @jax.jit
     def states(x):
         return KERNELS[kind](x[None, :, None], cell["w_ih"], gain * cell["w_hh"], b)[0][0]
 
-    x = jnp.asarray(sequence)
-    return states(x), jnp.linalg.norm(jax.jacfwd(states)(x), axis=1)
+    return states(sequence), jnp.linalg.norm(jax.jacfwd(states)(sequence), axis=1)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,8 @@ def test_states_and_derivatives_are_those_of_the_package(visit, kind, gain, bias
                 [kind, values.tolist(), gain, bias],
             )
         )
-        states, reach = by_package(kind, data["cells"][kind], values, gain, bias)
+        cell = {name: jnp.asarray(array) for name, array in data["cells"][kind].items()}
+        states, reach = by_package(kind, cell, jnp.asarray(values), gain, float(bias))
         np.testing.assert_allclose(np.reshape(result["h"], states.shape), states, atol=1e-4)
         for t, row in enumerate(result["reach"]):
             assert len(row) == t + 1
