@@ -31,6 +31,7 @@ const KINDS = Object.keys(ACTIVATIONS);
 
 const REACH = 5; // the plot of the function shows -5 to 5
 const FLAT = 0.01; // a derivative below this passes next to nothing
+const TINY = 0.0001; // ratios below this are told as such
 const BINS = 25;
 const RANGE = 3; // the picture of outputs shows -3 to 3
 const LOWEST = -10; // powers of ten that the plot of layers shows
@@ -59,6 +60,7 @@ class ActivationWidget extends Widget {
     layer: "layer",
     outputs: "Outputs of each layer, input at the left",
     outputs_picture: "How often each output occurs, layer by layer",
+    tiny: "less than {value}",
     outputs_note: "top {high}, middle 0, bottom {low}; stronger is more",
     status:
       "{name}: after {count} layers {signal} of the signal is left, and {gradient} of the " +
@@ -255,10 +257,10 @@ class ActivationWidget extends Widget {
     this.update();
   }
 
-  /** A number that may be very small or very large. */
+  /** A ratio that may be very small or very large; the plot shows its power of ten. */
   short(value) {
-    if (value === 0 || (value >= 0.01 && value < 1000)) return this.number(value);
-    return value.toExponential(0).replace("e-", "e−").replace("e+", "e");
+    if (value < TINY) return fill(this.text.tiny, { value: this.number(TINY, 4) });
+    return this.number(value, value < 0.01 ? 4 : value < 100 ? 2 : 0);
   }
 
   update() {
