@@ -69,7 +69,6 @@ class ActivationWidget extends Widget {
 
   static style = `
     .room { --family: var(--ink); }
-    .frame { min-height: 1030px; }
     .layout { display: grid; gap: 14px 24px; grid-template-columns: minmax(0, 1fr);
       grid-template-areas: "kinds" "status" "function" "layers" "outputs"; }
     .kinds { grid-area: kinds; display: grid; grid-template-columns: repeat(3, minmax(0, 1fr));
@@ -96,7 +95,6 @@ class ActivationWidget extends Widget {
     .ring { fill: var(--paper); stroke: var(--muted); stroke-width: 1.5; }
     .outputs canvas { width: 100%; height: 120px; box-shadow: 0 0 0 1px var(--grid); }
     @container (min-width: 580px) {
-      .frame { min-height: 640px; }
       .layout { grid-template-columns: minmax(0, 1fr) minmax(0, 1fr);
         grid-template-areas: "kinds kinds" "status status" "function layers" "outputs outputs"; }
       .kinds { grid-template-columns: repeat(6, minmax(0, 1fr)); }

@@ -99,7 +99,7 @@ export class DepthWidget extends Widget {
   };
 
   static style = `
-    .frame { --family: var(--ink); min-height: 1080px; }
+    .frame { --family: var(--ink); }
     .layout { display: grid; gap: 10px 18px; grid-template-columns: minmax(0, 1fr); }
     .knobs { display: grid; gap: 8px 18px; grid-template-columns: minmax(0, 1fr); align-content: start; }
     .slide { display: grid; grid-template-columns: 1fr auto; gap: 0 8px; align-items: center; }
@@ -121,7 +121,6 @@ export class DepthWidget extends Widget {
     svg .halo { stroke: var(--paper); stroke-width: 4; fill: none; }
     [role="status"] { display: grid; gap: 4px; align-content: start; min-height: 128px; }
     @container (min-width: 580px) {
-      .frame { min-height: 606px; }
       .layout { grid-template-columns: 246px minmax(0, 1fr); }
       .knobs { grid-row: 1 / 2; }
       .views { grid-row: 1 / 3; grid-column: 2; }

@@ -52,7 +52,7 @@ export class FamiliesWidget extends Widget {
   };
 
   static style = `
-    .frame { --family: var(--ink); min-height: 846px; }
+    .frame { --family: var(--ink); }
     .layout { display: grid; gap: 10px; grid-template-columns: minmax(0, 1fr); }
     .top { justify-content: space-between; }
     .top .bar { gap: 8px; }
@@ -80,7 +80,6 @@ export class FamiliesWidget extends Widget {
     .letters .on { font-weight: 700; text-decoration: underline; }
     .key { min-height: 3.3em; } [role="status"] { min-height: 2.8em; }
     @container (min-width: 580px) {
-      .frame { min-height: 772px; }
       .key { min-height: 1.4em; } [role="status"] { min-height: 2.8em; }
     }
   `;

@@ -68,7 +68,6 @@ export class FilterWidget extends Widget {
   };
 
   static style = `
-    .frame { min-height: 984px; }
     .layout { display: grid; gap: 10px 16px; grid-template-columns: minmax(0, 1fr);
       grid-template-areas: "choose" "options" "picture" "map" "sums"; }
     .choose { grid-area: choose; } .options { grid-area: options; }
@@ -110,7 +109,6 @@ export class FilterWidget extends Widget {
       .cells > span { width: 28px; }
     }
     @container (min-width: 580px) {
-      .frame { min-height: 520px; }
       .layout { grid-template-columns: repeat(2, minmax(0, 1fr));
         grid-template-areas: "choose choose" "options options" "picture map" "sums sums"; }
       .stage { --high: calc((min(100cqi, 760px) - 42px) / 3); }

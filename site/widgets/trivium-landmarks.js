@@ -48,7 +48,6 @@ export class LandmarksWidget extends Widget {
   };
 
   static style = `
-    .frame { min-height: 700px; }
     .layout { display: grid; gap: 10px; grid-template-columns: minmax(0, 1fr); }
     .axes { display: grid; gap: 6px 16px; grid-template-columns: minmax(0, 1fr); }
     .axes label, .model label { display: flex; align-items: center; gap: 6px; }
@@ -71,7 +70,6 @@ export class LandmarksWidget extends Widget {
     .mixed { fill: var(--ink); }
     [role="status"] { min-height: 5.5em; }
     @container (min-width: 580px) {
-      .frame { min-height: 600px; }
       .axes { grid-template-columns: repeat(2, minmax(0, 1fr)); }
       [role="status"] { min-height: 4.1em; }
     }

@@ -64,7 +64,6 @@ export class LookupWidget extends Widget {
   };
 
   static style = `
-    .frame { min-height: 1410px; }
     .layout { display: grid; gap: 12px 24px; grid-template-columns: minmax(0, 1fr);
       grid-template-areas: "bar" "plane" "table" "line" "status" "map" "online"; }
     .controls { grid-area: bar; gap: 8px 18px; }
@@ -123,7 +122,6 @@ export class LookupWidget extends Widget {
     .online .what { min-height: 4.05em; }
     .online .state { min-height: 2.7em; }
     @container (min-width: 640px) {
-      .frame { min-height: 830px; }
       .layout { grid-template-columns: minmax(0, 310px) minmax(0, 1fr);
         grid-template-areas: "bar bar" "plane table" "line line" "map status" "map online";
         grid-template-rows: auto auto auto auto 1fr; }

@@ -56,7 +56,6 @@ export class NeuronsWidget extends Widget {
 
   static style = `
     .room { --family: var(--ink); }
-    .frame { min-height: 1132px; }
     .layout { display: grid; gap: 12px 24px; grid-template-columns: minmax(0, 1fr); }
     .view { display: grid; gap: 8px; align-content: start; justify-items: center; }
     .view > * { width: ${SIDE}px; max-width: 100%; }
@@ -92,7 +91,6 @@ export class NeuronsWidget extends Widget {
     [role="status"] { min-height: 2.8em; font-variant-numeric: tabular-nums; }
     @media (prefers-reduced-motion: reduce) { .play { display: none; } }
     @container (min-width: 640px) {
-      .frame { min-height: 614px; }
       .layout { grid-template-columns: ${SIDE}px minmax(0, 1fr); }
     }
   `;

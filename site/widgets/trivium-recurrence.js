@@ -56,7 +56,6 @@ export class CellsWidget extends Widget {
   };
 
   static style = `
-    .frame { min-height: 950px; }
     .layout { display: grid; gap: 12px 20px; grid-template-columns: minmax(0, 1fr);
       grid-template-areas: "pick" "step" "simple" "gated" "input" "one" "two" "reach"; }
     .pick { grid-area: pick; justify-content: space-between; }
@@ -88,7 +87,6 @@ export class CellsWidget extends Widget {
     .reach [role="status"] { min-height: 4.1em; margin-top: 8px; }
     sup { line-height: 0; }
     @container (min-width: 580px) {
-      .frame { min-height: 696px; }
       .layout { grid-template-columns: repeat(2, minmax(0, 1fr));
         grid-template-areas: "pick pick" "step step" "simple gated" "input input" "one two"
           "reach reach"; }

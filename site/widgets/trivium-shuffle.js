@@ -49,7 +49,6 @@ export class ShuffleWidget extends Widget {
   };
 
   static style = `
-    .frame { min-height: 1180px; }
     .layout { display: grid; gap: 12px 24px; grid-template-columns: minmax(0, 1fr);
       grid-template-areas: "pick" "degree" "seen" "conv" "dense" "chart" "status"; }
     .pick { grid-area: pick; } .degree { grid-area: degree; } .seen { grid-area: seen; }
@@ -86,7 +85,6 @@ export class ShuffleWidget extends Widget {
     .chart .mark { stroke: var(--ink); stroke-width: 1.5; }
     .chart .dot { fill: var(--paper); stroke: var(--ink); stroke-width: 1.5; }
     @container (min-width: 580px) {
-      .frame { min-height: 700px; }
       .layout { grid-template-columns: 220px minmax(0, 1fr);
         grid-template-areas: "pick pick" "degree degree" "seen conv" "chart dense"
           "status status"; }

@@ -8,7 +8,9 @@ from triviumbook.colab import Book
 
 PAGE = ROOT / "chapters/appendix/glossary.md"
 ENTRY = re.compile(r"^(?P<term>\S.*)\n  (?P<text>.+(?:\n  .+)*)$", re.MULTILINE)
-TAIL = re.compile(r"\(\[[^\]]+\]\((?P<page>[^)]+)\.md\); \[(?P<chinese>[^\]]+)\]\{\.language-zh\}\)$")
+TAIL = re.compile(
+    r"\(\[[^\]]+\]\((?P<page>[^)]+)\.md\); \[(?P<chinese>[^\]]+)\]\{\.language-zh\}\)$"
+)
 
 
 def entries():
