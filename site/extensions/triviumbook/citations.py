@@ -13,8 +13,11 @@ from docutils import nodes
 from pybtex.database import Entry
 from pybtex.style.formatting.unsrt import Style as UnsortedStyle
 from pybtex.style.labels import BaseLabelStyle
+from sphinx import addnodes
 from sphinx.application import Sphinx
+from sphinx.transforms import SphinxTransform
 from sphinx.transforms.post_transforms import SphinxPostTransform
+from sphinxcontrib.bibtex.nodes import bibliography
 from sphinxcontrib.bibtex.style.referencing import BracketStyle
 from sphinxcontrib.bibtex.style.referencing.author_year import AuthorYearReferenceStyle
 from sphinxcontrib.bibtex.transforms import node_text_transform
@@ -72,18 +75,43 @@ def _list_items(
         context["body"] = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')
 
 
+class page_sources(nodes.General, nodes.Element):
+    """Stands for the list of a page's sources until all pages have been read."""
+
+
+class PlaceForSources(SphinxTransform):
+    """Give a page that cites a last section, unless it holds the bibliography itself."""
+
+    # After everything that makes nodes; before the sections are collected and numbered.
+    default_priority = 850
+
+    def apply(self, **kwargs: Any) -> None:
+        cites = any(
+            reference.get("refdomain") == "cite"
+            for reference in self.document.findall(addnodes.pending_xref)
+        )
+        title = next(iter(self.document.findall(nodes.title)), None)
+        if cites and title is not None and not any(self.document.findall(bibliography)):
+            section = nodes.section(
+                "", nodes.title("", "Sources"), page_sources(), ids=["page-sources"]
+            )
+            title.parent += section
+
+
 class SourcesOfThePage(SphinxPostTransform):
-    """Append to a page the works that it cites, unless it holds the bibliography itself."""
+    """Fill that section with the works that the page cites."""
 
     # Before the references are resolved, so that the links to the bibliography are resolved too.
     default_priority = 6
     backend = pybtex.plugin.find_plugin("pybtex.backends", "docutils")()
 
     def run(self, **kwargs: Any) -> None:
+        for place in list(self.document.findall(page_sources)):
+            place.replace_self(self._list())
+
+    def _list(self) -> nodes.bullet_list:
         domain: Any = self.env.get_domain("cite")
         page = self.env.docname
-        if any(key.docname == page for key in domain.bibliographies):
-            return
         cited = {
             target.key
             for reference in domain.citation_refs
@@ -91,10 +119,7 @@ class SourcesOfThePage(SphinxPostTransform):
             for target in reference.targets
         }
         works = {each.key: each for each in domain.citations if each.key in cited}
-        title = next(iter(self.document.findall(nodes.title)), None)
-        if not works or title is None:
-            return
-        listed = nodes.bullet_list(classes=["trivium-sources"])
+        listed = nodes.bullet_list()
         for work in works.values():
             paragraph = self.backend.paragraph(work.formatted_entry)
             node_text_transform(paragraph)
@@ -105,8 +130,7 @@ class SourcesOfThePage(SphinxPostTransform):
             )
             paragraph.insert(0, [link, nodes.Text(". ")])
             listed += nodes.list_item("", paragraph)
-        section = nodes.section("", nodes.title("", "Sources"), listed, ids=["sources"])
-        title.parent += section
+        return listed
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -114,6 +138,8 @@ def setup(app: Sphinx) -> dict[str, bool]:
     sphinxcontrib.bibtex.plugin.register_plugin(
         "sphinxcontrib.bibtex.style.referencing", "trivium", ReferenceStyle
     )
+    app.add_node(page_sources)
+    app.add_transform(PlaceForSources)
     app.add_post_transform(SourcesOfThePage)
     app.connect("html-page-context", _list_items)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
