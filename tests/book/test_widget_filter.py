@@ -72,8 +72,9 @@ def test_the_window_shows_the_products_of_its_place(visit):
     page = visit(TAG)
     widget = element(page, TAG)
     picture = data_of(page, TAG)["pictures"][0] / 255
-    box = widget.locator(".picture canvas").bounding_box()
-    page.mouse.move(box["x"] + 0.3 * box["width"], box["y"] + 0.4 * box["height"])
+    canvas = widget.locator(".picture canvas")
+    box = canvas.bounding_box()
+    canvas.hover(position={"x": 0.3 * box["width"], "y": 0.4 * box["height"]})
     shown = widget.evaluate(SHOWN)
     row, column = shown["row"], shown["column"]  # padding 1: the place is the window's middle
     assert abs(row - 0.4 * picture.shape[0]) < 2
