@@ -45,7 +45,7 @@ def test_counts_its_parameters(hidden, parameters):
 
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 def test_agrees_with_keras(activation):
-    keras = pytest.importorskip("keras")
+    keras = pytest.importorskip("keras", reason="Keras is not installed")
     model = MLP(6, (5, 4), 3, activation=getattr(jax.nn, activation), rngs=nnx.Rngs(0))
     layers = [*model.hidden, model.dense]
     with jax.numpy_dtype_promotion("standard"):
