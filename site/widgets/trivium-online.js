@@ -1,14 +1,15 @@
 /**
  * <trivium-online>: the softmax of one query, a tile of keys at a time.
  *
- * Data: scores [S], values [S, 3], tile, text. S is at most 16, a multiple of 8, so that every size
- * of a tile divides it. `element.online(scores, values, tile)` is the whole of it,
+ * Data: scores [16], values [16, 3], tile, count, text; the first `count` keys are shown, 8 or 16, so
+ * that every size of a tile divides it. `element.online(scores, values, tile)` is the whole of it,
  * `element.plain(scores, values)` the same all at once.
  */
 
 import { Widget, choice, fill, list, node, picture, unpack } from "./trivium.js";
 
 const TILES = [1, 2, 4, 8];
+const COUNTS = [8, 16];
 const SIZE = 3;
 /** Scores that the slider reaches; the button goes beyond. */
 const REACH = 6;
@@ -20,6 +21,8 @@ export class OnlineWidget extends Widget {
 
   static text = {
     name: "Online softmax, tile by tile",
+    length: "Keys",
+    length_of: "{count} keys",
     tile: "Keys in a tile",
     tile_of: "{count} in a tile",
     shuffle: "Shuffle",
@@ -68,6 +71,7 @@ export class OnlineWidget extends Widget {
     .keys { grid-area: keys; }
     .grid { display: grid; grid-template-columns: repeat(8, minmax(0, 1fr)); gap: 6px 0;
       min-height: 206px; align-content: start; margin: 4px 0; }
+    .grid label[hidden] { display: none; }
     .grid span { position: relative; display: grid; height: 100px; align-content: end;
       justify-items: center; border: 1px solid var(--grid); border-width: 1px 0; }
     .grid label:nth-child(8n) span { border-right: 1px solid var(--grid); }
@@ -119,17 +123,14 @@ export class OnlineWidget extends Widget {
   `;
 
   load(data) {
+    const most = Math.max(...COUNTS);
     const scores = list(data.scores, "scores");
-    const { shape, values } = unpack(data.values, "values", [scores.length, SIZE]);
-    if (scores.length % 8 || scores.length > 16 || !scores.length) {
-      throw new Error(`scores: expected 8 or 16, got ${scores.length}`);
-    }
+    const { values } = unpack(data.values, "values", [most, SIZE]);
+    if (scores.length !== most) throw new Error(`scores: expected ${most}, got ${scores.length}`);
     if (!TILES.includes(data.tile)) throw new Error(`tile: expected one of ${TILES}`);
-    this.count = shape[0];
-    const rows = Array.from({ length: this.count }, (_, s) =>
-      Array.from(values.slice(SIZE * s, SIZE * (s + 1))),
-    );
-    this.start = { scores: Array.from(scores), values: rows, tile: data.tile };
+    if (!COUNTS.includes(data.count)) throw new Error(`count: expected one of ${COUNTS}`);
+    const rows = scores.map((_, s) => Array.from(values.slice(SIZE * s, SIZE * (s + 1))));
+    this.start = { all: Array.from(scores), rows, tile: data.tile, count: data.count };
     this.restore();
   }
 
@@ -137,6 +138,15 @@ export class OnlineWidget extends Widget {
     Object.assign(this, structuredClone(this.start));
     this.step = 0;
     this.key = this.scores.indexOf(Math.max(...this.scores));
+  }
+
+  /** The keys in use. */
+  get scores() {
+    return this.all.slice(0, this.count);
+  }
+
+  get values() {
+    return this.rows.slice(0, this.count);
   }
 
   /**
@@ -178,7 +188,19 @@ export class OnlineWidget extends Widget {
   }
 
   build() {
-    const { text, count } = this;
+    const { text } = this;
+    this.lengths = choice(
+      text.length,
+      COUNTS.map((count) => ({ label: fill(text.length_of, { count }), show: `${count}` })),
+      (index) => {
+        this.pause();
+        this.count = COUNTS[index];
+        this.step = Math.min(this.step, this.tiles);
+        this.key = Math.min(this.key, this.count - 1);
+        this.update();
+      },
+      { chosen: COUNTS.indexOf(this.count) },
+    );
     this.sizes = choice(
       text.tile,
       TILES.map((size) => ({ label: fill(text.tile_of, { count: size }), show: `${size}` })),
@@ -196,6 +218,7 @@ export class OnlineWidget extends Widget {
     const controls = node(
       "div",
       { class: "bar controls" },
+      node("div", { class: "size" }, node("span", {}, text.length), this.lengths),
       node("div", { class: "size" }, node("span", {}, text.tile), this.sizes),
       button(text.shuffle, "shuffle", () => this.shuffle()),
       button(text.extreme, "extreme", () => this.set(EXTREME)),
@@ -203,6 +226,7 @@ export class OnlineWidget extends Widget {
         this.pause();
         this.restore();
         this.sizes.inputs[TILES.indexOf(this.tile)].checked = true;
+        this.lengths.inputs[COUNTS.indexOf(this.count)].checked = true;
         this.update();
       }),
     );
@@ -242,7 +266,7 @@ export class OnlineWidget extends Widget {
       this.progress,
     );
 
-    this.cells = Array.from({ length: count }, () => ({
+    this.cells = Array.from(this.all, () => ({
       bar: node("i"),
       line: node("u"),
       number: node("b"),
@@ -282,10 +306,10 @@ export class OnlineWidget extends Widget {
 
     const row = (name) => {
       const cells = [node("td"), node("td")];
-      this.rows[name] = cells;
+      this.table[name] = cells;
       return node("tr", {}, node("th", { scope: "row" }, text[name]), ...cells);
     };
-    this.rows = {};
+    this.table = {};
     const head = [text.state, text.before, text.after].map((name) =>
       node("th", { scope: "col" }, name),
     );
@@ -337,7 +361,7 @@ export class OnlineWidget extends Widget {
 
   set(score) {
     this.pause();
-    this.scores[this.key] = score;
+    this.all[this.key] = score;
     this.update();
   }
 
@@ -349,8 +373,9 @@ export class OnlineWidget extends Widget {
       const j = Math.floor(Math.random() * (i + 1));
       [order[i], order[j]] = [order[j], order[i]];
     }
-    this.scores = order.map((i) => this.scores[i]);
-    this.values = order.map((i) => this.values[i]);
+    const { scores, values } = this;
+    this.all.splice(0, this.count, ...order.map((i) => scores[i]));
+    this.rows.splice(0, this.count, ...order.map((i) => values[i]));
     this.key = order.indexOf(this.key);
     this.update();
   }
@@ -408,11 +433,12 @@ export class OnlineWidget extends Widget {
     const last = step * tile;
     this.cells.forEach(({ bar, line, number }, s) => {
       const label = bar.closest("label");
+      label.hidden = s >= count;
+      if (label.hidden) return;
       const current = s >= last - tile && s < last;
       label.className = `${s % tile ? "" : "edge"} ${s < last ? "read" : ""} ${current ? "now" : ""}`;
       bar.style.bottom = "20px";
       bar.style.height = `${height(scores[s]) - 20}px`;
-      line.hidden = s >= last;
       line.style.display = s < last ? "" : "none";
       // The maximum after the tile of this key.
       const peak = this.states[Math.floor(s / tile) + 1].peak;
@@ -434,8 +460,8 @@ export class OnlineWidget extends Widget {
 
     const before = this.states[Math.max(0, step - 1)];
     const put = (name, a, b) => {
-      this.rows[name][0].textContent = a;
-      this.rows[name][1].textContent = b;
+      this.table[name][0].textContent = a;
+      this.table[name][1].textContent = b;
     };
     put("peak", this.score(before.peak), this.score(now.peak));
     put("factor", "", step ? this.number(now.factor, 3) : "");
