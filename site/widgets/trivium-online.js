@@ -71,7 +71,6 @@ export class OnlineWidget extends Widget {
     .keys { grid-area: keys; }
     .grid { display: grid; grid-template-columns: repeat(8, minmax(0, 1fr)); gap: 6px 0;
       min-height: 206px; align-content: start; margin: 4px 0; }
-    .grid label[hidden] { display: none; }
     .grid span { position: relative; display: grid; height: 100px; align-content: end;
       justify-items: center; border: 1px solid var(--grid); border-width: 1px 0; }
     .grid label:nth-child(8n) span { border-right: 1px solid var(--grid); }
@@ -285,6 +284,7 @@ export class OnlineWidget extends Widget {
     );
     // The choice wraps what is shown in a span of its own; here that span is the cell.
     for (const inner of this.picks.querySelectorAll(".inner")) inner.replaceWith(...inner.children);
+    this.labels = [...this.picks.children];
     this.changer = node("input", {
       type: "range",
       min: -REACH,
@@ -431,10 +431,12 @@ export class OnlineWidget extends Widget {
     // Heights within a cell: the number below, the bar above it from the foot to the score.
     const height = (z) => 20 + (76 * (Math.min(z, REACH + 1) + REACH + 0.5)) / (2 * REACH + 2);
     const last = step * tile;
+    if (this.picks.childElementCount !== count) {
+      this.picks.replaceChildren(...this.labels.slice(0, count));
+    }
     this.cells.forEach(({ bar, line, number }, s) => {
-      const label = bar.closest("label");
-      label.hidden = s >= count;
-      if (label.hidden) return;
+      if (s >= count) return;
+      const label = this.labels[s];
       const current = s >= last - tile && s < last;
       label.className = `${s % tile ? "" : "edge"} ${s < last ? "read" : ""} ${current ? "now" : ""}`;
       bar.style.bottom = "20px";
@@ -479,7 +481,7 @@ export class OnlineWidget extends Widget {
     this.once.textContent = fill(text.plain, {
       peak: this.score(all.peak),
       total: this.number(all.total, 3),
-      mean: all.mean.map((value) => this.number(value, 3)).join("; "),
+      mean: all.mean.map((value) => this.number(value, 3)).join(", "),
     });
     const sum = Math.fround(scores.reduce((a, z) => Math.fround(a + Math.fround(Math.exp(z))), 0));
     this.naive.textContent = fill(text.naive, {
