@@ -1,6 +1,5 @@
 """attention: by hand, tiles against the reference, PyTorch, rows with no key, wrong input."""
 
-import importlib
 import math
 
 import jax
@@ -15,17 +14,6 @@ from jax.test_util import check_grads
 from trivium.kernels import attention, implementations
 
 EVERY = ("reference", "blockwise")
-
-
-@pytest.fixture
-def small_tiles(monkeypatch):
-    """Tiles of 4 x 4, so that small arrays have several, the last of them not full."""
-    # The package's name `attention` is the function; this is the module behind it.
-    module = importlib.import_module("trivium.kernels.attention")
-    monkeypatch.setattr(module, "_TILE", 4)
-    jax.clear_caches()
-    yield
-    jax.clear_caches()
 
 
 def arguments(batch=2, queries=6, keys=7, heads=(4, 2), size=4):
