@@ -1,5 +1,7 @@
 """conv2d: the definition by hand, every implementation against it, PyTorch, and wrong input."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -85,7 +87,7 @@ def test_gradients_by_finite_differences(implementation):
         def convolve(x, w, b):
             return conv2d(x, w, b, stride=(2, 1), groups=2, implementation=implementation)
 
-        check_grads(convolve, arrays, order=1, modes=["fwd", "rev"])
+        check_grads(convolve, arrays, order=2, modes=["fwd", "rev"])
 
 
 @pytest.mark.parametrize("implementation", EVERY)
@@ -172,6 +174,14 @@ def test_the_lowered_text_shows_which_implementation_ran():
 
 
 @pytest.mark.parametrize("implementation", EVERY)
+def test_nan_shows_in_the_windows_that_see_it(implementation):
+    x, w = normal(0, 1, 4, 4, 1), normal(1, 2, 2, 1, 1)
+    x[0, 1, 2, 0] = np.nan
+    y = np.asarray(conv2d(x, w, padding="VALID", implementation=implementation))[0, :, :, 0]
+    np.testing.assert_array_equal(np.isnan(y), np.equal([[0, 1, 1], [0, 1, 1], [0, 0, 0]], 1))
+
+
+@pytest.mark.parametrize("implementation", EVERY)
 def test_an_empty_batch(implementation):
     w = normal(1, 3, 3, 2, 4)
     y, (dx, dw) = outcome(
@@ -200,6 +210,7 @@ X, W, B = normal(0, 2, 6, 6, 4), normal(1, 3, 3, 4, 8), normal(2, 8)
         ((X, W, B[:7]), {}, r"b: expected shape \[F\] with F = 8, received \(7,\)"),
         ((X, W), {"stride": 0}, "stride: expected an integer of at least 1, .* received 0"),
         ((X, W), {"stride": 1.5}, "stride: .* received 1.5"),
+        ((X, W), {"stride": math.nan}, "stride: .* received nan"),
         ((X, W), {"stride": (1, 2, 3)}, "stride: "),
         ((X, W), {"dilation": -1}, "dilation: .* received -1"),
         ((X, W), {"padding": "same"}, 'padding: expected "SAME", "VALID", .* received \'same\''),
