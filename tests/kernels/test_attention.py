@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -318,7 +319,7 @@ def test_memory_of_what_long_sequences_get_is_linear(part):
         return jax.jit(run).lower(*arrays).compile().memory_analysis().temp_size_in_bytes
 
     sizes = [temporary(1024 * thousands) for thousands in (2, 4, 8, 16, 32)]
-    assert all(0 < more <= 2.2 * less for less, more in zip(sizes[:-1], sizes[1:], strict=True))
+    assert all(0 < more <= 2.2 * less for less, more in pairwise(sizes))
 
 
 @pytest.mark.parametrize("implementation", EVERY)
