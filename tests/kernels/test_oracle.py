@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 from agreement import agree, normal, outcome, uneven
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from trivium import kernels
@@ -95,11 +95,13 @@ BORDERS = st.tuples(st.tuples(FEW, FEW), st.tuples(FEW, FEW))
 
 
 @every("conv2d")
-@examples(14)
+@examples(20)
+@example((2, 6, 7), (1, 3, 2), (2, 3), 1, 1, "SAME", True)  # an odd row of padding: below
+@example((1, 5, 5), (3, 3, 3), (3, 2), (1, 2), 1, "SAME", False)  # an odd column: to the right
 @given(
     image=st.sampled_from([(2, 6, 7), (1, 5, 5)]),
     groups=st.sampled_from([(1, 3, 2), (2, 4, 6), (3, 3, 3), (2, 2, 4)]),
-    window=st.sampled_from([(3, 3), (2, 3), (1, 1)]),
+    window=st.sampled_from([(2, 3), (3, 2), (1, 1), (3, 3)]),
     stride=pairs(3),
     dilation=pairs(2),
     padding=st.sampled_from(["SAME", "VALID"]) | FEW | BORDERS,
@@ -224,7 +226,10 @@ def test_recurrence(kernel, implementation, sizes, lengths, initial, reverse, re
 
 
 @every("attention")
-@examples(16)
+@examples(14)
+@example((9, 5), (4, 2), True, 2, None, "TS", "NTS", 0.3)  # the first queries see nothing
+@example((6, 6), (2, 2), False, 2, (4, 0), None, "BNTS", None)
+@example((3, 9), (3, 1), True, 4, (5, 2), "B11S", None, None)  # the last of a cache, cut short
 @given(
     sizes=st.sampled_from([(6, 6), (1, 7), (3, 9), (9, 5)]),
     heads=st.sampled_from([(4, 2), (2, 2), (3, 1)]),
