@@ -1,6 +1,8 @@
 """conv2d: the definition by hand, every implementation against it, PyTorch, and wrong input."""
 
+import importlib
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -77,6 +79,22 @@ def test_agrees_with_the_reference(image, filters, options):
     expected = run("reference")
     for name in FAST:
         agree(run(name), expected)
+
+
+@pytest.mark.parametrize("batch", [4, 5])
+@pytest.mark.usefixtures("small_pieces")
+def test_pieces_agree_with_the_reference(monkeypatch, batch):
+    """Windows laid out for two images at a time, the fifth image by itself."""
+    image = 5 * 3 * (2 * 3) * 4 * 4  # bytes: windows, taps, channels, float32
+    module = importlib.import_module("trivium.kernels.convolution")
+    monkeypatch.setattr(module, "_PIECE", 2 * image)
+    arrays = normal(0, batch, 5, 6, 4), normal(1, 2, 3, 2, 6), normal(2, 6)
+
+    def convolve(x, w, b, name="im2col"):
+        return conv2d(x, w, b, implementation=name, groups=2, stride=(1, 2))
+
+    assert "stablehlo.while" in lowered(convolve, *arrays)
+    agree(outcome(convolve, *arrays), outcome(partial(convolve, name="reference"), *arrays))
 
 
 @pytest.mark.parametrize("implementation", EVERY)

@@ -166,6 +166,10 @@ def test_every_kernel_has_a_case():
     assert set(CASES) == set(KERNELS)
 
 
+def test_every_implementation_has_a_mark():
+    assert set(MARKS) == set(EVERY)
+
+
 @every
 def test_agrees_with_the_reference(kernel, implementation):
     function, arrays = function_and_arrays(kernel, implementation)

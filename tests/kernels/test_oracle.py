@@ -107,6 +107,7 @@ BORDERS = st.tuples(st.tuples(FEW, FEW), st.tuples(FEW, FEW))
     padding=st.sampled_from(["SAME", "VALID"]) | FEW | BORDERS,
     offset=st.booleans(),
 )
+@pytest.mark.usefixtures("small_pieces")
 def test_conv2d(kernel, implementation, image, groups, window, stride, dilation, padding, offset):
     groups, channels, filters = groups
     arrays = [normal(0, *image, channels), normal(1, *window, channels // groups, filters)]
