@@ -13,7 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trivium.kernels import attention, implementations, layer_norm, rms_norm
-from trivium.kernels.pallas import aimed_at
+from trivium.kernels.pallas import Target, aimed_at
+from trivium.kernels.pallas import attention as by_hand
+from trivium.kernels.pallas.attention import _Tiles
 
 PLATFORMS = ("gpu", "tpu")
 # (queries, keys) of which every platform makes several tiles, the last of them not full.
@@ -21,22 +23,13 @@ SEVERAL = {"gpu": (40, 52), "tpu": (150, 200)}
 
 
 @pytest.fixture(params=PLATFORMS)
-def platform(request):
-    """Everything in the test is interpreted as on this platform."""
+def platform(request, monkeypatch):
+    """Everything in the test is interpreted as on this platform, with its smallest tiles."""
+    # They are not part of what jit remembers by: whatever is interpreted here has them.
+    monkeypatch.setattr(by_hand, "_GPU_TILE", 16)
+    monkeypatch.setattr(by_hand, "_TPU_TILE", 128)
     with aimed_at(request.param, interpret=True):
         yield request.param
-
-
-@pytest.fixture(autouse=True)
-def small_tiles(monkeypatch):
-    """The smallest tiles that the platforms allow: 16 x 16 and 128 x 128."""
-    from trivium.kernels.pallas import attention as module
-
-    monkeypatch.setattr(module, "_GPU_TILE", 16)
-    monkeypatch.setattr(module, "_TPU_TILE", 128)
-    jax.clear_caches()
-    yield
-    jax.clear_caches()
 
 
 def arguments(batch, queries, keys, heads=(4, 2), size=8):
@@ -110,19 +103,17 @@ def test_attention_agrees_with_the_reference(platform, options, heads, size, swa
     st.none() | st.integers(1, 30),
     st.none() | st.integers(0, 40),
 )
-@pytest.mark.parametrize("platform", PLATFORMS)
 def test_attention_of_random_shapes(platform, sizes, heads, causal, window, length):
     batch, _, keys = sizes
     key_heads, group, size = heads
     lengths = None if length is None else np.full(batch, min(length, keys))
     options = {"causal": causal, "window": window, "lengths": lengths}
-    with aimed_at(platform, interpret=True):
-        agree(
-            *both(
-                lambda q, k, v, name: attention(q, k, v, implementation=name, **options),
-                *arguments(*sizes, (key_heads * group, key_heads), size),
-            )
+    agree(
+        *both(
+            lambda q, k, v, name: attention(q, k, v, implementation=name, **options),
+            *arguments(*sizes, (key_heads * group, key_heads), size),
         )
+    )
 
 
 def test_one_query_against_a_cache(platform):
@@ -143,12 +134,10 @@ def test_attention_in_bfloat16(platform):
     )
 
 
-def test_attention_in_float16():
+@pytest.mark.parametrize("platform", ["gpu"], indirect=True)
+def test_attention_in_float16(platform):
     arrays = [jnp.asarray(array, jnp.float16) for array in arguments(1, 20, 30)]
-    with aimed_at("gpu", interpret=True):
-        narrow, reference = both(
-            lambda q, k, v, name: attention(q, k, v, implementation=name), *arrays
-        )
+    narrow, reference = both(lambda q, k, v, name: attention(q, k, v, implementation=name), *arrays)
     assert all(leaf.dtype == jnp.float16 for leaf in jax.tree.leaves(narrow))
     agree(narrow, reference, 2.0**-9)
 
@@ -220,43 +209,31 @@ def test_attention_under_jit_vmap_and_grad(platform):
     agree(together, jax.tree.map(lambda *leaves: jnp.stack(leaves), *apart))
 
 
-def test_skipped_tiles_are_those_that_nothing_attends_to():
-    """By counting, over every way to cut: the ranges that the walks take against all pairs."""
-    from trivium.kernels.dispatch import Target
-    from trivium.kernels.pallas.attention import _Tiles
-
-    skipped = 0
-    for queries, keys, causal, window, length in [
+@pytest.mark.parametrize(
+    ("queries", "keys", "causal", "window", "length"),
+    [
         (40, 40, True, None, 40),
         (40, 70, True, 9, 70),
         (70, 40, True, None, 31),
         (40, 40, False, 5, 40),
         (33, 64, False, 20, 17),
         (64, 33, True, 1, 0),
-    ]:
-        tiles = _Tiles(queries, keys, 2, 16, 16, 16, causal, window, 1.0, Target("gpu", True))
-        pairs = np.array(
-            [
-                [tiles.seen(row, column, length, 0).any() for column in range(tiles.columns)]
-                for row in range(tiles.rows)
-            ]
-        )
-        rows = [tiles.columns_seen(jnp.int32(row), jnp.int32(length)) for row in range(tiles.rows)]
-        columns = [
-            tiles.rows_seeing(jnp.int32(column), jnp.int32(length))
-            for column in range(tiles.columns)
-        ]
-        for ranges, seen in ((rows, pairs), (columns, pairs.T)):
-            for (first, past), line in zip(ranges, seen, strict=True):
-                met = np.zeros(len(line), bool)
-                met[int(first) : int(past)] = True
-                assert not (line & ~met).any()  # whatever is seen is met
-                skipped += (~met).sum()
-            # The last row of queries is partly filling, so a tile may be met for nothing there.
-            exact = [(int(first), int(past)) for first, past in ranges][: len(ranges) - 1]
-            for (first, past), line in zip(exact, seen[:-1], strict=True):
-                assert past - first <= line.sum() + (causal and window is None)
-    assert skipped > 20
+    ],
+)
+def test_tiles_are_met_exactly_where_something_is_seen(queries, keys, causal, window, length):
+    tiles = _Tiles(queries, keys, 2, 16, 16, 16, causal, window, 1.0, Target("gpu", True))
+    rows, columns = np.arange(tiles.rows), np.arange(tiles.columns)
+    seen = [[tiles.seen(row, column, length, 0).any() for column in columns] for row in rows]
+    length = jnp.int32(length)
+
+    def met(ranges, count):
+        return [[first <= n < past for n in range(count)] for first, past in ranges]
+
+    by_row = met([tiles.columns_seen(jnp.int32(row), length) for row in rows], len(columns))
+    by_column = met([tiles.rows_seeing(jnp.int32(n), length) for n in columns], len(rows))
+    np.testing.assert_array_equal(by_row, seen)
+    np.testing.assert_array_equal(by_column, np.transpose(seen))
+    assert not np.all(seen)
 
 
 # Normalization.
@@ -377,20 +354,18 @@ def with_gradients(function):
         ((3, 1, 77), (4, 1), 80, {"causal": True}),
     ],
 )
-@pytest.mark.parametrize("lengths", [False, True])
-def test_attention_is_lowered(monkeypatch, platform, kind, sizes, heads, size, options, lengths):
-    monkeypatch.undo()  # the sizes of tiles that are meant for the hardware
+def test_attention_is_lowered(platform, kind, sizes, heads, size, options):
     q, k, v = (jax.ShapeDtypeStruct(a.shape, kind) for a in arguments(*sizes, heads, size))
-    extra = (jax.ShapeDtypeStruct(sizes[:1], jnp.int32),) if lengths else ()
+    lengths = jax.ShapeDtypeStruct(sizes[:1], jnp.int32)
 
     def attend(q, k, v, lengths=None):
         return attention(q, k, v, lengths=lengths, implementation="pallas", **options)
 
-    def gradients(q, k, v, *extra):
-        return with_gradients(lambda q, k, v: attend(q, k, v, *extra))(q, k, v)
+    def gradients(q, k, v, lengths):
+        return with_gradients(lambda *arrays: attend(*arrays, lengths))(q, k, v)
 
-    assert kernels_in(platform, attend, q, k, v, *extra) == 1
-    assert kernels_in(platform, gradients, q, k, v, *extra) == 3  # forward, dq, dk with dv
+    assert kernels_in(platform, attend, q, k, v) == 1
+    assert kernels_in(platform, gradients, q, k, v, lengths) == 3  # forward, dq, dk with dv
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)

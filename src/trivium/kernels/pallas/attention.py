@@ -167,6 +167,7 @@ def _touched(low, high, size, count):
     """The tiles of one size that the places `low` to `high` touch: the first, the one past."""
     past = jnp.minimum(jnp.maximum(high + 1, 0) + size - 1, count * size)
     first, past = (jax.lax.div(n, jnp.int32(size)) for n in (jnp.maximum(low, 0), past))
+    past = jnp.where(low <= high, past, 0)
     return jnp.minimum(first, past), past
 
 
