@@ -69,7 +69,6 @@ def by_hand_precision(function, *arrays):
 
 # (options, heads, head size, swap queries and keys)
 GRID = [
-    ({}, (1, 1), 8, False),
     ({"causal": True}, (4, 2), 8, False),
     ({"causal": True}, (2, 2), 8, True),  # the first queries see nothing
     ({"window": 9}, (2, 1), 24, False),
@@ -91,7 +90,7 @@ def test_attention_agrees_with_the_reference(platform, options, heads, size, swa
 
 
 @settings(
-    max_examples=6,
+    max_examples=4,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],  # which stay as they are
@@ -248,7 +247,7 @@ def norm(name):
 
 
 @pytest.mark.parametrize("name", NORMS)
-@pytest.mark.parametrize("shape", [(3, 70, 100), (128,), (2, 1), (300, 9)])
+@pytest.mark.parametrize("shape", [(3, 70, 100), (128,), (300, 9)])
 def test_norms_agree_with_the_reference(platform, name, shape):
     function, count = norm(name)
     parameters = [normal(n, shape[-1]) for n in range(1, 1 + count)]
