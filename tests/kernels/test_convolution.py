@@ -1,5 +1,7 @@
 """conv2d: the definition by hand, every implementation against it, PyTorch, and wrong input."""
 
+import importlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -86,6 +88,24 @@ def test_gradients_by_finite_differences(implementation):
             return conv2d(x, w, b, stride=(2, 1), groups=2, implementation=implementation)
 
         check_grads(convolve, arrays, order=1, modes=["fwd", "rev"])
+
+
+@pytest.mark.parametrize(("groups", "batch"), [(1, 6), (1, 7), (2, 5)])
+def test_pieces_agree_with_the_whole(monkeypatch, groups, batch):
+    """A few images at a time, with and without images that fill no piece."""
+    x, w = normal(0, batch, 4, 5, 4), normal(1, 3, 2, 4 // groups, 2)
+
+    def run():
+        return outcome(lambda x, w: conv2d(x, w, groups=groups, implementation="im2col"), x, w)
+
+    whole = run()
+    image = 4 * 5 * 3 * 2 * 4 * x.itemsize
+    monkeypatch.setattr(importlib.import_module("trivium.kernels.convolution"), "_PIECE", 3 * image)
+    jax.clear_caches()
+    agree(run(), whole, 1e-6)
+    text = lowered(lambda x, w: conv2d(x, w, groups=groups, implementation="im2col"), x, w)
+    assert "stablehlo.while" in text
+    jax.clear_caches()
 
 
 @pytest.mark.parametrize("implementation", EVERY)

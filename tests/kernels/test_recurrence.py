@@ -1,5 +1,6 @@
 """rnn, gru and lstm: by hand, against the reference, PyTorch, lengths to the bit, wrong input."""
 
+import importlib
 import math
 from functools import partial
 
@@ -15,7 +16,7 @@ from jax.test_util import check_grads
 from trivium.kernels import gru, implementations, lstm, rnn
 
 KERNELS = {"rnn": (rnn, 1), "gru": (gru, 3), "lstm": (lstm, 4)}
-EVERY = ("reference", "scan")
+EVERY = ("reference", "scan", "chunked")
 LENGTHS = np.array([5, 2, 0])
 
 
@@ -199,7 +200,34 @@ def test_gradients_by_finite_differences(kernel, implementation):
                 implementation=implementation,
             )
 
-        check_grads(recur, wide(*arrays, *states), order=1, modes=["fwd", "rev"])
+        modes = ["rev"] if implementation == "chunked" else ["fwd", "rev"]
+        check_grads(recur, wide(*arrays, *states), order=1, modes=modes)
+
+
+def test_chunked_has_no_forward_mode():
+    arrays = arguments("rnn")[:4]
+    with pytest.raises(TypeError, match="jvp"):
+        jax.jvp(partial(rnn, implementation="chunked"), arrays, arrays)
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    """Chunks of two steps for three sequences, so that five steps leave one over."""
+    monkeypatch.setattr(importlib.import_module("trivium.kernels.recurrence"), "_CHUNK", 6)
+    jax.clear_caches()
+    yield
+    jax.clear_caches()
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("lengths", [None, LENGTHS])
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.usefixtures("small_chunks")
+def test_chunks_agree_with_the_reference(kernel, lengths, reverse):
+    arrays = arguments(kernel)
+    options = {"lengths": lengths, "reverse": reverse}
+    chunked = run(kernel, arrays, implementation="chunked", **options)
+    agree(chunked, run(kernel, arrays, implementation="reference", **options))
 
 
 @pytest.mark.parametrize("implementation", EVERY)
@@ -216,12 +244,13 @@ def test_random_shapes(batch, steps, features, state, reverse):
     for kernel, (function, _) in KERNELS.items():
         *arrays, _ = arguments(kernel, batch, steps, features, state)
         lengths = np.arange(batch) % (steps + 1)
-        expected, fast = (
+        expected, *fast = (
             function(*arrays, lengths=lengths, reverse=reverse, implementation=name)
             for name in EVERY
         )
         assert expected[0].shape == (batch, steps, state)
-        agree(fast, expected)
+        for outputs in fast:
+            agree(outputs, expected)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -293,13 +322,17 @@ def test_the_lowered_text_shows_which_implementation_ran(kernel):
     def text(name):
         return lowered(partial(KERNELS[kernel][0], implementation=name), *arrays)
 
-    # The product with all steps' inputs at once, and the one with a single step's.
+    # The product with all steps' inputs at once, and the one with a single step's. The chunk's
+    # loop stands around the one over steps.
     hoisted, single = f"-> tensor<5x3x{wide}xf32>", f"tensor<3x2xf32>, tensor<2x{wide}xf32>"
     products = {
         name: [line for line in text(name).splitlines() if "dot_general" in line] for name in EVERY
     }
-    assert any(hoisted in line for line in products["scan"])
-    assert not any(single in line for line in products["scan"])
+    for name in ("scan", "chunked"):
+        assert any(hoisted in line for line in products[name])
+        assert not any(single in line for line in products[name])
+    loops = {name: text(name).count("stablehlo.while") for name in EVERY}
+    assert loops["chunked"] > loops["scan"]
     assert any(single in line for line in products["reference"])
     assert not any(hoisted in line for line in products["reference"])
 

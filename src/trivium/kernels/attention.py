@@ -403,7 +403,7 @@ def _blockwise_backward(options, residuals, g):
     dbias, (dq, dk, dv) = jax.lax.scan(piece, start, (jnp.arange(tiles.pieces), *arrays))
     shape = (tiles.batch, tiles.key_heads, tiles.columns * tiles.width, tiles.size)
     dk, dv = (y.reshape(shape)[:, :, : tiles.keys] for y in (dk, dv))
-    if bias is not None:
+    if bias is not None and dbias is not None:
         dbias = dbias[:, :, :, : bias.shape[3], : bias.shape[4]].astype(bias.dtype)
     return tiles.join_queries(dq), dk, dv, None, dbias, None
 
