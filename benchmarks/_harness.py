@@ -229,12 +229,15 @@ def ratio(times: Mapping[str, Mapping[str, Any]], target: Target) -> dict[str, A
     }
 
 
-def options(description: str | None, *, seconds: float) -> argparse.ArgumentParser:
+def options(
+    description: str | None, *, seconds: float, only: bool = True
+) -> argparse.ArgumentParser:
     """The options that the benchmarks share."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--seconds", type=float, default=seconds, help="for the blocks of a case")
     parser.add_argument("--case", default="", help="only cases whose name contains this")
-    parser.add_argument("--only", nargs="+", help="only these competitors")
+    if only:
+        parser.add_argument("--only", nargs="+", help="only these competitors")
     return parser
 
 

@@ -76,7 +76,7 @@ def in_nnx(model, data, optimizer=None):
     return in_jax(logits, weights, data, optimizer)
 
 
-def in_torch(model, data, optimizer, forward=None):
+def in_torch(model, data, optimizer):
     """An eager step of a torch module; `optimizer(parameters)` makes its optimizer."""
     import torch
 
