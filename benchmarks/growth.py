@@ -1,6 +1,7 @@
 """How does each kernel's time grow with its work, and how far is it from what the machine can do?
 
-Each kernel is timed forward and backward, beside PyTorch's, while one of its sizes grows. Work is counted as the products' multiplications and additions, each product once, however often an
+Each kernel is timed forward and backward, beside PyTorch's, while one of its sizes grows. Work is
+counted as the products' multiplications and additions, each product once, however often an
 implementation computes it; traffic as the bytes of arguments and results, each moved once. The
 ceilings are measured too: the fastest matrix product and the fastest copy, by whichever framework.
 float32.
