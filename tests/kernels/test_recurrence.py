@@ -15,7 +15,7 @@ from jax.test_util import check_grads
 from trivium.kernels import gru, implementations, lstm, rnn
 
 KERNELS = {"rnn": (rnn, 1), "gru": (gru, 3), "lstm": (lstm, 4)}
-EVERY = ("reference", "scan")
+EVERY = ("reference", "scan", "chunked")
 LENGTHS = np.array([5, 2, 0])
 
 
@@ -147,11 +147,12 @@ def test_a_length_is_the_same_as_a_shorter_sequence(kernel, implementation, reve
 
 @pytest.mark.parametrize("implementation", EVERY)
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_what_lies_beyond_a_length_changes_nothing(kernel, implementation):
+@pytest.mark.parametrize("reverse", [False, True])
+def test_what_lies_beyond_a_length_changes_nothing(kernel, implementation, reverse):
     x, *rest = arguments(kernel)
     spoiled = x.copy()
     spoiled[np.arange(5) >= LENGTHS[:, None]] = np.nan
-    options = {"lengths": LENGTHS, "implementation": implementation}
+    options = {"lengths": LENGTHS, "reverse": reverse, "implementation": implementation}
     clean = run(kernel, (x, *rest), **options)
     for one, other in zip(
         jax.tree.leaves(run(kernel, (spoiled, *rest), **options)),
@@ -199,7 +200,25 @@ def test_gradients_by_finite_differences(kernel, implementation):
                 implementation=implementation,
             )
 
-        check_grads(recur, wide(*arrays, *states), order=1, modes=["fwd", "rev"])
+        modes = ["rev"] if implementation == "chunked" else ["fwd", "rev"]
+        check_grads(recur, wide(*arrays, *states), order=1, modes=modes)
+
+
+def test_chunked_has_no_forward_mode():
+    arrays = arguments("rnn")[:4]
+    with pytest.raises(TypeError, match="jvp"):
+        jax.jvp(partial(rnn, implementation="chunked"), arrays, arrays)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("lengths", [None, LENGTHS])
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.usefixtures("small_chunks")
+def test_chunks_agree_with_the_reference(kernel, lengths, reverse):
+    arrays = arguments(kernel)
+    options = {"lengths": lengths, "reverse": reverse}
+    chunked = run(kernel, arrays, implementation="chunked", **options)
+    agree(chunked, run(kernel, arrays, implementation="reference", **options))
 
 
 @pytest.mark.parametrize("implementation", EVERY)
@@ -216,12 +235,13 @@ def test_random_shapes(batch, steps, features, state, reverse):
     for kernel, (function, _) in KERNELS.items():
         *arrays, _ = arguments(kernel, batch, steps, features, state)
         lengths = np.arange(batch) % (steps + 1)
-        expected, fast = (
+        expected, *fast = (
             function(*arrays, lengths=lengths, reverse=reverse, implementation=name)
             for name in EVERY
         )
         assert expected[0].shape == (batch, steps, state)
-        agree(fast, expected)
+        for outputs in fast:
+            agree(outputs, expected)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -272,6 +292,21 @@ def test_jit_vmap_and_grad_compose(kernel, implementation):
     agree(together, jnp.stack(apart))
 
 
+def test_the_lstm_keeps_no_more_than_its_gradient_needs():
+    """The article's layer, by what `None` picks for it."""
+    batch, steps, features, state = 32, 100, 16, 64
+    shapes = [(batch, steps, features), (features, 4 * state), (state, 4 * state), (4 * state,)]
+    arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    # What the function that pulls a gradient back holds on to.
+    kept = jax.eval_shape(lambda *arrays: jax.vjp(lstm, *arrays)[1], *arrays)
+    # The chain rule of a step reads the four gates after their nonlinearity (each derivative is a
+    # polynomial in it), c before the step (c after it is the next step's, and tanh(c) is one
+    # nonlinearity away) and h before it; the weights' gradients read x; w_ih and w_hh carry the
+    # gradient on. Nothing else, one step's state at the edge apart.
+    needed = 6 * steps * batch * state + 2 * batch * state + sum(map(math.prod, shapes))
+    assert sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept)) <= 4 * needed
+
+
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_known_lengths_are_checked_inside_a_compiled_function_too(kernel):
     x, *weights, _ = arguments(kernel)
@@ -293,13 +328,17 @@ def test_the_lowered_text_shows_which_implementation_ran(kernel):
     def text(name):
         return lowered(partial(KERNELS[kernel][0], implementation=name), *arrays)
 
-    # The product with all steps' inputs at once, and the one with a single step's.
+    # The product with all steps' inputs at once, and the one with a single step's. The chunk's
+    # loop stands around the one over steps.
     hoisted, single = f"-> tensor<5x3x{wide}xf32>", f"tensor<3x2xf32>, tensor<2x{wide}xf32>"
     products = {
         name: [line for line in text(name).splitlines() if "dot_general" in line] for name in EVERY
     }
-    assert any(hoisted in line for line in products["scan"])
-    assert not any(single in line for line in products["scan"])
+    for name in ("scan", "chunked"):
+        assert any(hoisted in line for line in products[name])
+        assert not any(single in line for line in products[name])
+    loops = {name: text(name).count("stablehlo.while") for name in EVERY}
+    assert loops["chunked"] > loops["scan"]
     assert any(single in line for line in products["reference"])
     assert not any(hoisted in line for line in products["reference"])
 
@@ -356,5 +395,7 @@ def test_wrong_input_of_one_kernel():
     *arrays, (h, c) = arguments("lstm")
     with pytest.raises(ValueError, match=r"initial: expected a pair \(h, c\)"):
         lstm(*arrays, initial=h)
+    with pytest.raises(ValueError, match="initial h: expected type float32"):
+        lstm(*arrays, initial=(jnp.asarray(h, jnp.bfloat16), c))
     with pytest.raises(ValueError, match="initial c: expected shape"):
         lstm(*arrays, initial=(h, c[:2]))

@@ -90,6 +90,8 @@ class Options(NamedTuple):
 
 @partial(jax.jit, static_argnames=("options", "implementation"))
 def _attention(q, k, v, mask, bias, lengths, *, options, implementation):
+    if not q.size:
+        return q
     batch, queries, heads, size = q.shape
     if lengths is not None:
         # Erased before anything reads them: a weight of zero times NaN would still be NaN.
@@ -117,16 +119,19 @@ def _by_group(extra, key_heads):
 def _reference(q, k, v, mask, bias, lengths, options):
     """The definition, all weights at once. q [B, K, G, T, H], k and v [B, K, S, H]."""
     shift = k.shape[2] - q.shape[3]
-    logits = _logits(
-        q, k, mask, bias, lengths, jnp.arange(q.shape[3]) + shift, jnp.arange(k.shape[2]), options
-    )
+    places, keys = jnp.arange(q.shape[3]) + shift, jnp.arange(k.shape[2])
+    products = _mix("bkgth,bksh->bkgts", q, k)
+    logits = _hide(products, mask, bias, lengths, places, keys, options)
     weights = _softmax(logits)
     return _mix("bkgts,bksh->bkgth", weights, v).astype(q.dtype)
 
 
-def _logits(q, k, mask, bias, lengths, places, keys, options):
-    """Scaled products plus bias; -inf where a query at one of `places` may not see a key."""
-    logits = _mix("bkgth,bksh->bkgts", q, k) * options.scale
+def _hide(products, mask, bias, lengths, places, keys, options):
+    """Products q k^T, scaled and biased; -inf where a query at one of `places` may not see a key.
+
+    products [B, K, G, places, keys]; mask and bias broadcast to it; lengths [B].
+    """
+    logits = products * options.scale
     if bias is not None:
         logits += bias.astype(logits.dtype)
     ahead = keys - places[:, None]
@@ -156,8 +161,10 @@ def _mix(equation: str, a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.einsum(equation, a.astype(b.dtype), b, preferred_element_type=total)
 
 
-# Keys and queries a tile holds: the weights of one head's tile stay in a core's cache.
+# Queries and keys of a tile, and the weights of all heads that are worked on together: few enough
+# to stay in the caches, enough to give all cores work.
 _TILE = 512
+_WEIGHTS = 2 * _TILE**2
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(6,))
@@ -166,25 +173,37 @@ def _blockwise(q, k, v, mask, bias, lengths, options):
     return _blockwise_forward(q, k, v, mask, bias, lengths, options)[0]
 
 
+def _divisor(n, limit):
+    """The largest divisor of n up to a limit, at least 1."""
+    return next(d for d in range(max(min(n, limit), 1), 0, -1) if n % d == 0)
+
+
 class _Tiles:
-    """Cuts the arguments of attention into tiles of queries by keys.
+    """How the queries and keys of attention are cut into tiles, and heads into pieces.
 
     Queries and keys are filled up with zeros to whole tiles; keys added that way are not seen.
+    A piece is some key heads of one sequence, or all of several sequences, with the query heads
+    that read them: q and what is shaped like it [P, B', K', G, T, ...], k and v [P, B', K', S, H],
+    where P counts the pieces and B' x K' are a piece's heads. Within a tile a key head's G x height
+    queries are the rows of one matrix.
     """
 
-    def __init__(self, q, k, v, mask, bias, lengths, options):
-        batch, _, _, self.queries, _ = q.shape
+    def __init__(self, q, k, mask, bias, lengths, options):
+        self.batch, self.key_heads, self.group, self.queries, self.size = q.shape
         self.keys = k.shape[2]
         sizes = [max(n, 1) for n in (self.queries, self.keys)]  # nothing at all fills one tile
         self.height, self.width = (min(_TILE, n) for n in sizes)
         self.rows, self.columns = -(-sizes[0] // self.height), -(-sizes[1] // self.width)
-        self.q = _fill(q, 3, self.rows * self.height)
-        self.k, self.v = (_fill(y, 2, self.columns * self.width) for y in (k, v))
+        room = _WEIGHTS // (self.group * self.height * self.width)
+        heads = _divisor(self.key_heads, room)
+        sequences = _divisor(self.batch, room // heads) if heads == self.key_heads else 1
+        self.together = (sequences, heads)
+        self.pieces = self.batch * self.key_heads // (sequences * heads)
         self.mask, self.bias = (self._fill_both(extra) for extra in (mask, bias))
         self.options = options
         self.lengths = lengths
         if lengths is None and self.columns * self.width > self.keys:
-            self.lengths = jnp.full((batch,), self.keys, jnp.int32)
+            self.lengths = jnp.full((self.batch,), self.keys, jnp.int32)
 
     def _fill_both(self, extra):
         if extra is None:
@@ -194,34 +213,64 @@ class _Tiles:
                 extra = _fill(extra, axis, count * size)
         return extra
 
-    def of_queries(self, array, row, axis=3):
-        """The part of `array` that belongs to one row of tiles."""
-        return jax.lax.dynamic_slice_in_dim(array, row * self.height, self.height, axis)
+    def cut_queries(self, array):
+        """[B, K, G, T, ...] -> [P, B', K', G, rows * height, ...]."""
+        array = _fill(array, 3, self.rows * self.height)
+        return array.reshape(self.pieces, *self.together, *array.shape[2:])
 
-    def of_keys(self, array, column, axis=2):
-        """The part of `array` that belongs to one column of tiles."""
-        return jax.lax.dynamic_slice_in_dim(array, column * self.width, self.width, axis)
+    def cut_keys(self, array):
+        """[B, K, S, H] -> [P, B', K', columns * width, H]."""
+        array = _fill(array, 2, self.columns * self.width)
+        return array.reshape(self.pieces, *self.together, *array.shape[2:])
 
-    def of_both(self, extra, row, column):
-        """The tile of a mask or bias, whose axes of size one are shared by all tiles."""
-        if extra is None:
-            return None
-        extra = self.of_queries(extra, row) if extra.shape[3] > 1 else extra
-        return self.of_keys(extra, column, 4) if extra.shape[4] > 1 else extra
+    def join_queries(self, array):
+        """The inverse of `cut_queries`."""
+        array = array.reshape(self.batch, self.key_heads, *array.shape[3:])
+        return array[:, :, :, : self.queries]
 
-    def logits(self, row, column):
-        """The logits of one tile."""
+    def of_queries(self, array, row):
+        """A piece [B', K', G, T, ...] -> one row of tiles of it, [B', K', G * height, ...]."""
+        part = jax.lax.dynamic_slice_in_dim(array, row * self.height, self.height, 3)
+        return part.reshape(*self.together, self.group * self.height, *array.shape[4:])
+
+    def of_keys(self, array, column):
+        """A piece [B', K', S, H] -> one column of tiles of it, [B', K', width, H]."""
+        return jax.lax.dynamic_slice_in_dim(array, column * self.width, self.width, 2)
+
+    def corner(self, extra, piece, row, column):
+        """Where a tile begins in a mask, bias or gradient of one, and its shape there."""
+        sequence, head = divmod(piece * math.prod(self.together), self.key_heads)
+        start = (sequence, head, 0, row * self.height, column * self.width)
+        shape = (*self.together, self.group, self.height, self.width)
+        shared = [size == 1 for size in extra.shape]
+        first = [0 if one else n for one, n in zip(shared, start, strict=True)]
+        sizes = [1 if one else n for one, n in zip(shared, shape, strict=True)]
+        return [jnp.asarray(n, jnp.int32) for n in first], sizes
+
+    def logits(self, q_row, k_tile, piece, row, column):
+        """The logits of one tile, [B', K', G * height, width]; -inf where a key is not seen."""
+        mask, bias = (
+            extra
+            if extra is None
+            else jax.lax.dynamic_slice(extra, *self.corner(extra, piece, row, column))
+            for extra in (self.mask, self.bias)
+        )
+        lengths = self.lengths
+        if lengths is not None:
+            sequence = piece * math.prod(self.together) // self.key_heads
+            lengths = jax.lax.dynamic_slice_in_dim(lengths, sequence, self.together[0])
         first = row * self.height + self.keys - self.queries
-        return _logits(
-            self.of_queries(self.q, row),
-            self.of_keys(self.k, column),
-            self.of_both(self.mask, row, column),
-            self.of_both(self.bias, row, column),
-            self.lengths,
+        products = _mix("bkrh,bksh->bkrs", q_row, k_tile)
+        logits = _hide(
+            products.reshape(*self.together, self.group, self.height, self.width),
+            mask,
+            bias,
+            lengths,
             first + jnp.arange(self.height),
             column * self.width + jnp.arange(self.width),
             self.options,
         )
+        return logits.reshape(products.shape)
 
     def seen(self, row):
         """The first column of tiles that a row of tiles sees by position, and the one past it."""
@@ -237,113 +286,130 @@ class _Tiles:
 
 
 def _fill(array, axis, size):
+    if array.shape[axis] == size:
+        return array
     widths = [(0, 0)] * array.ndim
     widths[axis] = (0, size - array.shape[axis])
     return jnp.pad(array, widths)
 
 
 def _blockwise_forward(q, k, v, mask, bias, lengths, options):
-    tiles = _Tiles(q, k, v, mask, bias, lengths, options)
-    shape = (*q.shape[:3], tiles.height)
+    tiles = _Tiles(q, k, mask, bias, lengths, options)
     kind = checks.accumulation(q.dtype)
+    rows = (*tiles.together, tiles.group * tiles.height)
 
-    def row_of_tiles(row):
-        first, past = tiles.seen(row)
+    def piece(arrays):
+        index, q, k, v = arrays
 
-        def add_tile(column, carry):
-            peak, total, out = carry
-            logits = tiles.logits(row, column)
-            higher = jnp.maximum(peak, jnp.max(logits, axis=-1))
-            base = jnp.where(higher == -jnp.inf, 0.0, higher)
-            weights = jnp.exp(logits - base[..., None])
-            # What was summed so far was relative to the old peak.
-            correction = jnp.exp(peak - base)
-            total = total * correction + jnp.sum(weights, axis=-1)
-            out = out * correction[..., None] + _mix(
-                "bkgts,bksh->bkgth", weights, tiles.of_keys(tiles.v, column)
+        def row_of_tiles(row):
+            first, past = tiles.seen(row)
+            q_row = tiles.of_queries(q, row)
+
+            def add_tile(column, carry):
+                peak, total, out = carry
+                logits = tiles.logits(q_row, tiles.of_keys(k, column), index, row, column)
+                higher = jnp.maximum(peak, jnp.max(logits, axis=-1))
+                base = jnp.where(higher == -jnp.inf, 0.0, higher)
+                weights = jnp.exp(logits - base[..., None])
+                # What was summed so far was relative to the old peak.
+                correction = jnp.exp(peak - base)
+                total = total * correction + jnp.sum(weights, axis=-1)
+                mixed = _mix("bkrs,bksh->bkrh", weights, tiles.of_keys(v, column))
+                return higher, total, out * correction[..., None] + mixed
+
+            start = (
+                jnp.full(rows, -jnp.inf, kind),
+                jnp.zeros(rows, kind),
+                jnp.zeros((*rows, tiles.size), kind),
             )
-            return higher, total, out
+            peak, total, out = jax.lax.fori_loop(first, past, add_tile, start)
+            empty = total == 0
+            total = jnp.where(empty, 1.0, total)
+            # exp(logit - normalizer) is the weight; +inf makes an empty row's weights zero.
+            normalizer = jnp.where(empty, jnp.inf, peak + jnp.log(total))
+            return (out / total[..., None]).astype(q.dtype), normalizer
 
-        start = (
-            jnp.full(shape, -jnp.inf, kind),
-            jnp.zeros(shape, kind),
-            jnp.zeros((*shape, q.shape[-1]), kind),
+        return jax.tree.map(
+            partial(_join, tiles), jax.lax.map(row_of_tiles, jnp.arange(tiles.rows))
         )
-        peak, total, out = jax.lax.fori_loop(first, past, add_tile, start)
-        empty = total == 0
-        out = out / jnp.where(empty, 1.0, total)[..., None]
-        # exp(logit - normalizer) is the weight; +inf makes an empty row's weights zero.
-        normalizer = jnp.where(empty, jnp.inf, peak + jnp.log(jnp.where(empty, 1.0, total)))
-        return out.astype(q.dtype), normalizer
 
-    out, normalizer = jax.lax.map(row_of_tiles, jnp.arange(tiles.rows))
-    out, normalizer = _join(out), _join(normalizer)
-    out = out[:, :, :, : q.shape[3]]
+    out, normalizer = jax.lax.map(
+        piece,
+        (jnp.arange(tiles.pieces), tiles.cut_queries(q), tiles.cut_keys(k), tiles.cut_keys(v)),
+    )
+    out = tiles.join_queries(out)
     return out, (q, k, v, mask, bias, lengths, out, normalizer)
 
 
-def _join(rows):
-    """[rows, B, K, G, height, ...] -> [B, K, G, rows * height, ...]."""
+def _join(tiles, rows):
+    """Rows of tiles [rows, B', K', G * height, ...] -> a piece [B', K', G, rows * height, ...]."""
+    rows = rows.reshape(tiles.rows, *tiles.together, tiles.group, tiles.height, *rows.shape[4:])
     rows = jnp.moveaxis(rows, 0, 3)
-    return rows.reshape(*rows.shape[:3], rows.shape[3] * rows.shape[4], *rows.shape[5:])
+    return rows.reshape(*rows.shape[:3], tiles.rows * tiles.height, *rows.shape[5:])
 
 
 def _blockwise_backward(options, residuals, g):
     """Recomputes each tile's weights from the normalizers, then the chain rule of softmax."""
     q, k, v, mask, bias, lengths, out, normalizer = residuals
-    tiles = _Tiles(q, k, v, mask, bias, lengths, options)
+    tiles = _Tiles(q, k, mask, bias, lengths, options)
     kind = checks.accumulation(q.dtype)
     # sum over s of weight * d weight, which is the same as out . d out.
     delta = jnp.sum(out.astype(kind) * g.astype(kind), axis=-1)
-    g, delta = (_fill(y, 3, tiles.rows * tiles.height) for y in (g, delta))
 
-    def row_of_tiles(sums, row):
-        first, past = tiles.seen(row)
-        q_row, g_row, delta_row, normalizer_row = (
-            tiles.of_queries(y, row) for y in (tiles.q, g, delta, normalizer)
+    def piece(dbias, arrays):
+        index, q, k, v, g, delta, normalizer = arrays
+
+        def row_of_tiles(sums, row):
+            first, past = tiles.seen(row)
+            q_row, g_row = tiles.of_queries(q, row), tiles.of_queries(g, row)
+            delta_row = tiles.of_queries(delta, row)[..., None]
+            normalizer_row = tiles.of_queries(normalizer, row)[..., None]
+
+            def add_tile(column, carry):
+                dq, dk, dv, dbias = carry
+                k_tile, v_tile = tiles.of_keys(k, column), tiles.of_keys(v, column)
+                logits = tiles.logits(q_row, k_tile, index, row, column)
+                weights = jnp.exp(logits - normalizer_row)
+                dlogits = weights * (_mix("bkrh,bksh->bkrs", g_row, v_tile) - delta_row)
+                dq += _mix("bkrs,bksh->bkrh", dlogits, k_tile)
+                # As [H, keys]: the large matrix is then read in the order in which it lies.
+                dk = dk.at[column].add(_mix("bkrs,bkrh->bkhs", dlogits, q_row))
+                dv = dv.at[column].add(_mix("bkrs,bkrh->bkhs", weights, g_row))
+                return dq, dk, dv, _add_bias(tiles, dbias, dlogits, index, row, column)
+
+            dq, *sums = jax.lax.fori_loop(
+                first, past, add_tile, (jnp.zeros(q_row.shape, kind), *sums)
+            )
+            return tuple(sums), dq
+
+        zeros = jnp.zeros((tiles.columns, *tiles.together, tiles.size, tiles.width), kind)
+        (dk, dv, dbias), dq = jax.lax.scan(
+            row_of_tiles, (zeros, zeros, dbias), jnp.arange(tiles.rows)
         )
+        dq = (_join(tiles, dq) * options.scale).astype(q.dtype)
+        dk, dv = (jnp.transpose(y, (1, 2, 0, 4, 3)) for y in (dk * options.scale, dv))
+        return dbias, (dq, dk.astype(k.dtype), dv.astype(v.dtype))
 
-        def add_tile(column, carry):
-            dq, dk, dv, dbias = carry
-            k_tile, v_tile = (tiles.of_keys(y, column) for y in (tiles.k, tiles.v))
-            weights = jnp.exp(tiles.logits(row, column) - normalizer_row[..., None])
-            dweights = _mix("bkgth,bksh->bkgts", g_row, v_tile)
-            dlogits = weights * (dweights - delta_row[..., None])
-            dq += _mix("bkgts,bksh->bkgth", dlogits, k_tile) * options.scale
-            dk_tile = _mix("bkgts,bkgth->bksh", dlogits, q_row) * options.scale
-            dv_tile = _mix("bkgts,bkgth->bksh", weights, g_row)
-            dk = _add_at(dk, dk_tile, column * tiles.width)
-            dv = _add_at(dv, dv_tile, column * tiles.width)
-            return dq, dk, dv, _add_bias(tiles, dbias, dlogits, row, column)
-
-        start = (jnp.zeros(q_row.shape, kind), *sums)
-        dq, *sums = jax.lax.fori_loop(first, past, add_tile, start)
-        return tuple(sums), dq
-
-    start = jax.tree.map(lambda y: jnp.zeros(y.shape, kind), (tiles.k, tiles.v, tiles.bias))
-    (dk, dv, dbias), dq = jax.lax.scan(row_of_tiles, start, jnp.arange(tiles.rows))
-    dq = _join(dq)[:, :, :, : q.shape[3]].astype(q.dtype)
-    dk, dv = (y[:, :, : k.shape[2]].astype(k.dtype) for y in (dk, dv))
-    if bias is not None:
+    arrays = (*map(tiles.cut_queries, (q,)), *map(tiles.cut_keys, (k, v)))
+    arrays = (*arrays, *map(tiles.cut_queries, (g, delta)), normalizer)
+    start = None if bias is None else jnp.zeros(tiles.bias.shape, kind)
+    dbias, (dq, dk, dv) = jax.lax.scan(piece, start, (jnp.arange(tiles.pieces), *arrays))
+    shape = (tiles.batch, tiles.key_heads, tiles.columns * tiles.width, tiles.size)
+    dk, dv = (y.reshape(shape)[:, :, : tiles.keys] for y in (dk, dv))
+    if bias is not None and dbias is not None:
         dbias = dbias[:, :, :, : bias.shape[3], : bias.shape[4]].astype(bias.dtype)
-    return dq, dk, dv, None, dbias, None
+    return tiles.join_queries(dq), dk, dv, None, dbias, None
 
 
-def _add_at(array, part, start):
-    old = jax.lax.dynamic_slice_in_dim(array, start, part.shape[2], 2)
-    return jax.lax.dynamic_update_slice_in_dim(array, old + part, start, 2)
-
-
-def _add_bias(tiles, dbias, dlogits, row, column):
+def _add_bias(tiles, dbias, dlogits, piece, row, column):
     """Adds a tile's gradient to the bias, summed over the axes the bias is shared along."""
     if dbias is None:
         return None
+    dlogits = dlogits.reshape(*tiles.together, tiles.group, tiles.height, tiles.width)
     shared = tuple(axis for axis in range(5) if dbias.shape[axis] == 1)
+    start, shape = tiles.corner(dbias, piece, row, column)
+    old = jax.lax.dynamic_slice(dbias, start, shape)
     part = jnp.sum(dlogits, axis=shared, keepdims=True)
-    down = 0 if dbias.shape[3] == 1 else row * tiles.height
-    along = 0 if dbias.shape[4] == 1 else column * tiles.width
-    start = tuple(jnp.asarray(n, jnp.int32) for n in (0, 0, 0, down, along))
-    old = jax.lax.dynamic_slice(dbias, start, part.shape)
     return jax.lax.dynamic_update_slice(dbias, old + part, start)
 
 

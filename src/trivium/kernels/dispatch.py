@@ -38,18 +38,17 @@ _FUSED: dict[str, tuple[Row, ...]] = {
 _RECURRENCE: dict[str, tuple[Row, ...]] = {
     "cpu": (
         Row(
-            "scan",
-            lambda features, state, **_: features > state,
-            "LSTM(64), 256 features, 32x50 steps: gradient 15.6 ms, reference 19.9",
-        ),
-        Row(
-            "reference",
+            "chunked",
             _always,
-            "LSTM(64), 16 features, 32x100 steps: gradient 10.5 ms, scan 12.8; GRU 8.7, 10.9",
+            "LSTM(64), 16 features, 100 steps: gradient at 128 sequences 25 ms, reference 37, "
+            "scan 51; at 32 sequences 7.9, 7.4, 8.8",
         ),
+        Row("scan", _never, "slower, and its gradient keeps every gate of every step"),
+        _DEFINITION,
     ),
     "other": (
-        Row("scan", _always, "half as many products inside the loop, whose launches cost most"),
+        Row("chunked", _always, "one product a step inside the loop, whose launches cost most"),
+        Row("scan", _never, "the weights' gradients are products inside the loop"),
         _DEFINITION,
     ),
 }
@@ -62,10 +61,10 @@ TABLE: dict[str, dict[str, tuple[Row, ...]]] = {
             Row(
                 "im2col",
                 _always,
-                "3x3 gradient, xla in brackets: 64x28x28, 1 to 32, 3.8 ms (9.9); 16x14x14, 64 to "
-                "128, 25 (27); 8x28x28, 2 groups, 21 (116); 8x14x14, depthwise, 1.4 (3.9)",
+                "3x3 gradient of 64 images, xla in brackets: 28x28, 1 to 32, 1.6 ms (4.9); 28x28, "
+                "32 to 64, 36 (41); 14x14, 64 to 128, 25 (32)",
             ),
-            Row("xla", _never, "forward alone is faster with many channels: 5.8 ms against 10"),
+            Row("xla", _never, "forward alone is faster with many channels: 20 ms against 26"),
             _DEFINITION,
         ),
         "other": (
@@ -112,14 +111,11 @@ TABLE: dict[str, dict[str, tuple[Row, ...]]] = {
         "other": (
             Row(
                 "blockwise",
-                lambda queries, keys, **_: queries * keys >= 1024 * 1024,
-                "1x2048x8x64: gradient 931 ms, reference 1748, and memory linear in T",
+                lambda queries, keys, **_: queries * keys >= 128 * 128,
+                "gradient, reference in brackets: 1x1024x8x64, 57 ms (229); 32x256x12x32, 228 (473)"
+                ", and memory linear in T",
             ),
-            Row(
-                "reference",
-                _always,
-                "2x512x8x64: forward 31 ms, blockwise 38; 32x64x12x32: the same within noise",
-            ),
+            Row("reference", _always, "32x64x12x32: forward 4.8 ms, blockwise 6.2"),
         ),
     },
     "layer_norm": _FUSED,

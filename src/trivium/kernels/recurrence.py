@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from trivium.kernels import checks, dispatch
 
@@ -37,10 +38,12 @@ def rnn(
     activation: an elementwise function. Hand over the same function object each time: a new
         lambda a call is a new compilation a call.
     implementation: "reference" the equation in a loop; "scan" the same loop with everything that
-        does not depend on the state taken out of it; None the fastest here.
+        does not depend on the state taken out of it; "chunked" the same in chunks of time, with
+        a gradient of its own that keeps the states and makes the rest again; None the fastest
+        here.
 
     Products and states are kept in float32 (float64 for float64 input), outputs are of x's type.
-    Both implementations can be differentiated in forward and reverse mode.
+    "chunked" has no forward mode (`jax.jvp`): ask for "reference".
     Raises `ValueError` naming the argument where shapes, types or options do not fit.
     Source: Elman, "Finding structure in time", 1990.
     """
@@ -167,8 +170,11 @@ def _recurrence(x, w_ih, w_hh, b, initial, lengths, *, kernel, reverse, activati
         # Erased before anything reads it: a mask on the outputs alone would let a NaN beyond a
         # length into the weights' gradients, as 0 * NaN.
         x = jnp.where(real[..., 0].T[..., None], x, jnp.zeros((), x.dtype))
-    form = {"reference": _reference, "scan": _scan}[implementation]
-    outputs, state = form(cell, x, w_ih, w_hh, b, initial, real, reverse)
+    if implementation == "chunked":
+        outputs, state = _chunked(kernel, activation, x, w_ih, w_hh, b, initial, real, reverse)
+    else:
+        form = {"reference": _reference, "scan": _scan}[implementation]
+        outputs, state = form(cell, x, w_ih, w_hh, b, initial, real, reverse)
     return jax.tree.map(lambda array: array.astype(x.dtype), (outputs, state))
 
 
@@ -212,3 +218,232 @@ def _scan(cell, x, w_ih, w_hh, b, initial, real, reverse):
 
     state, outputs = jax.lax.scan(step, initial, (from_inputs, real), reverse=reverse)
     return jnp.swapaxes(outputs, 0, 1), state
+
+
+# Steps times sequences that are linearized at a time: few enough to stay in the caches, enough for
+# large products.
+_CHUNK = 1280
+
+
+def _chunked(kernel, activation, x, w_ih, w_hh, b, initial, real, reverse):
+    """The scan in chunks of time, with a gradient that keeps nothing but the states.
+
+    Going back, each chunk's gates are made again by two large products and give, elementwise, all
+    that a step needs; the loop over steps is left with one product and a few multiplications, and
+    the gradients of the weights are products over the whole chunk.
+    """
+    static = _Static(kernel, activation, reverse)
+    before, state = _states(static, jnp.swapaxes(x, 0, 1), w_ih, w_hh, b, initial, real)
+    h = (state[0] if kernel == "lstm" else state)[None]
+    # The output of a step is the state before the next one.
+    after = (h, before[:-1]) if reverse else (before[1:], h)
+    outputs = jnp.concatenate(after) if len(before) else before
+    if real is not None:
+        outputs = jnp.where(real, outputs, jnp.zeros_like(outputs))
+    return jnp.swapaxes(outputs, 0, 1), state
+
+
+class _Static(NamedTuple):
+    """What selects code, hashable."""
+
+    kernel: str
+    activation: Callable | None
+    reverse: bool
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _states(static, x, w_ih, w_hh, b, initial, real):
+    """Reads x [T, B, D] -> (h before each step [T, B, H], the state after the last one read)."""
+    outputs, _ = _states_forward(static, x, w_ih, w_hh, b, initial, real)
+    return outputs
+
+
+def _states_forward(static, x, w_ih, w_hh, b, initial, real):
+    cell = _FAST_CELLS[static.kernel]
+
+    def chunk(state, inputs):
+        x, real = inputs
+
+        def step(state, inputs):
+            from_input, real_t = inputs
+            new = cell(static.activation, from_input, _product(_hidden(state), w_hh), state)
+            if real_t is not None:
+                new = jax.tree.map(partial(jnp.where, real_t), new, state)
+            return new, state
+
+        from_inputs = _product(x, w_ih) + b.astype(checks.accumulation(b.dtype))
+        return jax.lax.scan(step, state, (from_inputs, real), reverse=static.reverse)
+
+    state, before = _over_chunks(chunk, initial, (x, real), x.shape[1], static.reverse)
+    return (_hidden(before), state), (x, w_ih, w_hh, b, real, before)
+
+
+def _states_backward(static, residuals, gradients):
+    x, w_ih, w_hh, b, real, before = residuals
+    slopes_of, pull = _SLOPES[static.kernel], _PULLS[static.kernel]
+    total = checks.accumulation(x.dtype)
+    w_ih_t, w_hh_t = w_ih.T.astype(total), w_hh.T.astype(total)
+
+    def chunk(carry, inputs):
+        dstate, *sums = carry
+        x, real, before, dbefore = inputs
+        from_inputs = _product(x, w_ih) + b.astype(total)
+        from_states = _product(_hidden(before), w_hh)
+        slopes = slopes_of(static.activation, from_inputs, from_states, before)
+
+        def step(dstate, inputs):
+            slopes, real_t, dbefore_t = inputs
+            _, dproduct, direct = pull(slopes, dstate)
+            if real_t is not None:
+                # Beyond a length the state stood still, and so does its gradient.
+                dproduct = jnp.where(real_t, dproduct, jnp.zeros_like(dproduct))
+                direct = jax.tree.map(partial(jnp.where, real_t), direct, dstate)
+            dh = dproduct @ w_hh_t + dbefore_t
+            if static.kernel == "lstm":
+                return (direct[0] + dh, direct[1]), dstate
+            return direct + dh, dstate
+
+        start, dstates = jax.lax.scan(
+            step, dstate, (slopes, real, dbefore), reverse=not static.reverse
+        )
+        dinput, dproduct, _ = pull(slopes, dstates)
+        if real is not None:
+            dinput, dproduct = (jnp.where(real, d, jnp.zeros_like(d)) for d in (dinput, dproduct))
+        new = (_outer(x, dinput), _outer(_hidden(before), dproduct), dinput.sum((0, 1)))
+        return (start, *map(jnp.add, sums, new)), dinput @ w_ih_t
+
+    dbefore, dstate = gradients
+    zeros = (jnp.zeros(array.shape, total) for array in (w_ih, w_hh, b))
+    (dinitial, dw_ih, dw_hh, db), dx = _over_chunks(
+        chunk, (dstate, *zeros), (x, real, before, dbefore), x.shape[1], not static.reverse
+    )
+    dweights = (dw_ih.astype(w_ih.dtype), dw_hh.astype(w_hh.dtype), db.astype(b.dtype))
+    return dx.astype(x.dtype), *dweights, dinitial, None
+
+
+_states.defvjp(_states_forward, _states_backward)
+
+
+def _hidden(state):
+    return state[0] if isinstance(state, tuple) else state
+
+
+def _outer(a, d):
+    """Sum over steps and sequences of a^T d: a [T, B, M], d [T, B, N] -> [M, N]."""
+    return jnp.einsum("tbm,tbn->mn", a.astype(d.dtype), d)
+
+
+def _over_chunks(function, carry, arrays, batch, reverse):
+    """`jax.lax.scan` that hands out many steps at a time, and those that fill no chunk at the end.
+
+    function: (carry, arrays [steps, ...]) -> (carry, outputs [steps, ...]).
+    """
+    steps = jax.tree.leaves(arrays)[0].shape[0]
+    size = min(max(_CHUNK // max(batch, 1), 1), max(steps, 1))
+    # Up to half as many steps more where that leaves none over.
+    size = next((n for n in range(size * 3 // 2, size // 2, -1) if steps % n == 0), size)
+    whole = steps // size * size
+
+    def chunks(carry):
+        cut = jax.tree.map(lambda a: a[:whole].reshape(whole // size, size, *a.shape[1:]), arrays)
+        carry, outputs = jax.lax.scan(function, carry, cut, reverse=reverse)
+        return carry, jax.tree.map(lambda a: a.reshape(whole, *a.shape[2:]), outputs)
+
+    if whole == steps:
+        return chunks(carry)
+    rest = jax.tree.map(lambda a: a[whole:], arrays)
+    if reverse:
+        carry, last = function(carry, rest)
+        carry, first = chunks(carry)
+    else:
+        carry, first = chunks(carry)
+        carry, last = function(carry, rest)
+    return carry, jax.tree.map(lambda *parts: jnp.concatenate(parts), first, last)
+
+
+def _sigmoid_and_tanh(z, kinds):
+    """The activations of gates that lie side by side, each "sigmoid" or "tanh", by one tanh.
+
+    sigmoid(z) = (1 + tanh(z / 2)) / 2: a loop of one function over all gates is what the compiler
+    turns into vector instructions.
+    """
+    size = z.shape[-1] // len(kinds)
+    sigmoids = np.repeat([kind == "sigmoid" for kind in kinds], size)
+    half = jnp.asarray(np.where(sigmoids, 0.5, 1.0), z.dtype)
+    offset = jnp.asarray(np.where(sigmoids, 0.5, 0.0), z.dtype)
+    return jnp.split(jnp.tanh(z * half) * half + offset, len(kinds), axis=-1)
+
+
+_LSTM_GATES = ("sigmoid", "sigmoid", "tanh", "sigmoid")
+
+
+def _fast_rnn(activation, from_input, from_state, _):
+    return activation(from_input + from_state)
+
+
+def _rnn_slopes(activation, from_input, from_state, _):
+    z = from_input + from_state
+    return jax.jvp(activation, (z,), (jnp.ones_like(z),))[1]
+
+
+def _rnn_pull(slopes, dh):
+    d = dh * slopes
+    return d, d, jnp.zeros_like(dh)
+
+
+def _gru_gates(from_input, from_state):
+    h = from_input.shape[-1] // 3
+    gates = from_input[..., : 2 * h] + from_state[..., : 2 * h]
+    r, z = _sigmoid_and_tanh(gates, ("sigmoid", "sigmoid"))
+    return r, z, jnp.tanh(from_input[..., 2 * h :] + r * from_state[..., 2 * h :])
+
+
+def _fast_gru(_, from_input, from_state, h):
+    _, z, n = _gru_gates(from_input, from_state)
+    return (1 - z) * n + z * h
+
+
+def _gru_slopes(_, from_input, from_state, h):
+    r, z, n = _gru_gates(from_input, from_state)
+    new = (1 - z) * (1 - n * n)
+    reset = new * from_state[..., 2 * h.shape[-1] :] * r * (1 - r)
+    update = (h - n) * z * (1 - z)
+    return jnp.concatenate([reset, update, new], axis=-1), r, z
+
+
+def _gru_pull(slopes, dh):
+    gates, r, z = slopes
+    d = jnp.concatenate([dh, dh, dh], axis=-1) * gates
+    reset_and_update, new = jnp.split(d, [2 * dh.shape[-1]], axis=-1)
+    return d, jnp.concatenate([reset_and_update, new * r], axis=-1), dh * z
+
+
+def _fast_lstm(_, from_input, from_state, state):
+    i, f, g, o = _sigmoid_and_tanh(from_input + from_state, _LSTM_GATES)
+    c = f * state[1] + i * g
+    return o * jnp.tanh(c), c
+
+
+def _lstm_slopes(_, from_input, from_state, state):
+    _, c = state
+    i, f, g, o = _sigmoid_and_tanh(from_input + from_state, _LSTM_GATES)
+    t = jnp.tanh(f * c + i * g)
+    gates = [g * i * (1 - i), c * f * (1 - f), i * (1 - g * g), t * o * (1 - o)]
+    return jnp.concatenate(gates, axis=-1), o * (1 - t * t), f
+
+
+def _lstm_pull(slopes, dstate):
+    gates, cell_of_h, f = slopes
+    dh, dc = dstate
+    dc = dc + dh * cell_of_h
+    d = jnp.concatenate([dc, dc, dc, dh], axis=-1) * gates
+    return d, d, (jnp.zeros_like(dh), dc * f)
+
+
+# The state after a step.
+_FAST_CELLS = {"rnn": _fast_rnn, "gru": _fast_gru, "lstm": _fast_lstm}
+# The derivatives of a step, elementwise, for all steps of a chunk at once ...
+_SLOPES = {"rnn": _rnn_slopes, "gru": _gru_slopes, "lstm": _lstm_slopes}
+# ... and the gradient of the state after a step -> those of its input projection, of its recurrent
+# product, and of the state before it as far as it does not go through the product.
+_PULLS = {"rnn": _rnn_pull, "gru": _gru_pull, "lstm": _lstm_pull}
