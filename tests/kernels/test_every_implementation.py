@@ -118,17 +118,17 @@ CASES = {
         ),
         4,
     ),
-    # One form, and no argument to name it.
     "layer_norm": Case(
-        lambda *arrays, implementation: kernels.layer_norm(*arrays, epsilon=1e-5),
+        partial(kernels.layer_norm, epsilon=1e-5),
         lambda batch: (normal(0, batch, 3, 5), normal(1, 5), normal(2, 5)),
         1,
     ),
     "rms_norm": Case(
-        lambda *arrays, implementation: kernels.rms_norm(*arrays, epsilon=1e-5),
+        partial(kernels.rms_norm, epsilon=1e-5),
         lambda batch: (normal(0, batch, 3, 5), normal(1, 5)),
         1,
     ),
+    # One form, and no argument to name it.
     "rotary": Case(
         lambda x, implementation: kernels.rotary(x, np.arange(4), base=1e4),
         lambda batch: (normal(0, batch, 4, 2, 6),),
