@@ -145,10 +145,10 @@ def function_and_arrays(kernel, implementation, batch=3):
 
 
 def documentation(kernel):
-    """The docstring, with that of `rnn` where it refers there."""
+    """The docstring, with that of the kernel to which it refers."""
     text = inspect.getdoc(getattr(kernels, kernel))
-    if "as in `rnn`" in text:
-        text += "\n" + inspect.getdoc(kernels.rnn)
+    for other in re.findall(r"as in `(\w+)`", text):
+        text += "\n" + inspect.getdoc(getattr(kernels, other))
     return text
 
 
