@@ -128,3 +128,14 @@ def test_refuses_other_images(wrong):
 def test_refuses_impossible_sizes(sizes, named):
     with pytest.raises(ValueError, match=named):
         ConvClassifier(**sizes, rngs=nnx.Rngs(0))
+
+
+def test_the_features_are_those_that_the_logits_come_from():
+    """The forward pass adds bias and ReLU after pooling: equal to the bit."""
+    model = ConvClassifier(classes=3, size=(9, 8), filters=4, rngs=nnx.Rngs(0))
+    model.conv.bias[...] = jnp.asarray([0.3, -0.2, 0.0, -1.5])
+    images = jnp.asarray(np.random.default_rng(0).random((2, 9, 8, 1), np.float32))
+    pooled = model.features(images)["pool"]
+    assert float(pooled.min()) == 0 < float(pooled.max())
+    expected = model.dense(pooled.reshape(2, -1))
+    np.testing.assert_array_equal(model(images), expected)

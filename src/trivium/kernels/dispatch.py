@@ -42,8 +42,8 @@ _RECURRENCE: dict[str, tuple[Row, ...]] = {
         Row(
             "chunked",
             _always,
-            "LSTM(64), 16 features, 100 steps: gradient at 128 sequences 25 ms, reference 37, "
-            "scan 51; at 32 sequences 7.9, 7.4, 8.8",
+            "LSTM(64), 16 features, 100 steps: gradient at 128 sequences 24 ms, reference 37, "
+            "scan 51; at 32 sequences 6.5, 7.4, 8.8",
         ),
         Row("scan", _never, "slower, and its gradient keeps every gate of every step"),
         _DEFINITION,

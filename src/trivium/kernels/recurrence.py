@@ -222,7 +222,7 @@ def _scan(cell, x, w_ih, w_hh, b, initial, real, reverse):
 
 # Steps times sequences that are linearized at a time: few enough to stay in the caches, enough for
 # large products.
-_CHUNK = 1280
+_CHUNK = 2560
 
 
 def _chunked(kernel, activation, x, w_ih, w_hh, b, initial, real, reverse):

@@ -22,10 +22,11 @@ class Conv(nnx.Module):
         self.stride = stride
         self.padding = padding
 
-    def __call__(self, images: jax.Array) -> jax.Array:
-        """Map images [B, H, W, C] to feature maps [B, H', W', F]."""
-        kernel, bias = self.kernel.astype(images.dtype), self.bias.astype(images.dtype)
-        return conv2d(images, kernel, bias, stride=self.stride, padding=self.padding)
+    def __call__(self, images: jax.Array, *, bias: bool = True) -> jax.Array:
+        """Map images [B, H, W, C] to feature maps [B, H', W', F]; `bias=False` leaves it to add."""
+        kernel = self.kernel.astype(images.dtype)
+        added = self.bias.astype(images.dtype) if bias else None
+        return conv2d(images, kernel, added, stride=self.stride, padding=self.padding)
 
 
 class LayerNorm(nnx.Module):
