@@ -46,7 +46,10 @@ def seen(page):
 def at(page, second):
     """The pictures at a moment of their motion."""
     page.evaluate(
-        "time => document.getAnimations().forEach(each => { each.pause(); each.currentTime = time })",
+        """time => document.getAnimations().forEach(each => {
+          each.pause();
+          each.currentTime = time;
+        })""",
         1000 * second,
     )
     return seen(page)
@@ -64,7 +67,8 @@ def test_there_is_a_picture_for_each_family_with_a_name_and_a_way_on(front):
         assert len(figure.get_by_role("img").get_attribute("aria-label")) > 80
         caption = figure.locator("figcaption")
         assert caption.locator(f".trivium-family-{family}").inner_text().lower() == family
-        assert f"mathematics of {family}" in caption.inner_text()
+        way = caption.get_by_role("link", name=f"The mathematics of {family}")
+        assert way.get_attribute("href") == f"mathematics/{family}.html"
         assert figure.locator("svg text, script").count() == 0
 
 
