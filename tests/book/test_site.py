@@ -162,7 +162,7 @@ def test_the_colab_button_leads_to_a_notebook_or_is_absent(site, name):
     page = parsed(site / f"{name}.html")
     links = [a["href"] for a in page.find_all("a", href=re.compile("colab.research.google"))]
     where = repository(ROOT)
-    if where and Book(ROOT).pages[name].has_code:
+    if where and Book(ROOT).pages[name].has_notebook:
         assert links == [colab_url(where, name)]
         assert (ROOT / "_build" / "notebooks" / f"{name}.ipynb").is_file()
     else:

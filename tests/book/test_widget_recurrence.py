@@ -29,7 +29,7 @@ def by_package(kind, cell, sequence, gain, bias):
     def states(x):
         return KERNELS[kind](x[None, :, None], cell["w_ih"], gain * cell["w_hh"], b)[0][0]
 
-    return states(sequence), jnp.linalg.norm(jax.jacfwd(states)(sequence), axis=1)
+    return states(sequence), jnp.linalg.norm(jax.jacrev(states)(sequence), axis=1)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """attention: by hand, tiles against the reference, PyTorch, rows with no key, wrong input."""
 
-import importlib
 import math
+from functools import partial
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -15,17 +16,6 @@ from jax.test_util import check_grads
 from trivium.kernels import attention, implementations
 
 EVERY = ("reference", "blockwise")
-
-
-@pytest.fixture
-def small_tiles(monkeypatch):
-    """Tiles of 4 x 4, so that small arrays have several, the last of them not full."""
-    # The package's name `attention` is the function; this is the module behind it.
-    module = importlib.import_module("trivium.kernels.attention")
-    monkeypatch.setattr(module, "_TILE", 4)
-    jax.clear_caches()
-    yield
-    jax.clear_caches()
 
 
 def arguments(batch=2, queries=6, keys=7, heads=(4, 2), size=4):
@@ -152,6 +142,37 @@ def test_what_lies_beyond_a_length_changes_nothing(implementation):
         np.testing.assert_array_equal(one, other)
     assert not np.asarray(clean[1][1])[1, 4:].any()
     assert not np.asarray(clean[1][2])[1, 4:].any()
+
+
+@pytest.mark.parametrize("implementation", EVERY)
+def test_what_a_bias_holds_beyond_a_length_changes_nothing(implementation):
+    lengths = np.array([7, 4])
+
+    def run(bias):
+        return outcome(
+            lambda q, k, v, bias: attention(
+                q, k, v, bias=bias, lengths=lengths, implementation=implementation
+            ),
+            *arguments(),
+            bias,
+        )
+
+    bias = normal(4, 2, 4, 6, 7)
+    clean = run(bias)
+    bias[1, ..., 4:] = np.nan
+    for one, other in zip(jax.tree.leaves(run(bias)), jax.tree.leaves(clean), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("implementation", EVERY)
+def test_a_length_of_zero_gives_zeros_and_no_gradient(implementation):
+    y, gradients = outcome(
+        lambda q, k, v: attention(q, k, v, lengths=[0, 5], implementation=implementation),
+        *arguments(),
+    )
+    for array in (y, *gradients):
+        np.testing.assert_array_equal(array[0], np.zeros_like(array[0]))
+        assert np.isfinite(array).all()
 
 
 @pytest.mark.parametrize("implementation", EVERY)
@@ -286,6 +307,21 @@ def test_memory_of_tiles_grows_with_the_length_not_its_square():
     assert temporary(8192, "blockwise") < temporary(8192, "reference") / 20
 
 
+@pytest.mark.parametrize("part", ["forward", "gradient"])
+def test_memory_of_what_long_sequences_get_is_linear(part):
+    """Twice the tokens take at most 2.2 times the memory, from 2k to 32k, with nothing named."""
+
+    def temporary(steps):
+        arrays = [jax.ShapeDtypeStruct((1, steps, 2, 16), jnp.float32)] * 3
+        run = partial(attention, causal=True)
+        if part == "gradient":
+            run = jax.grad(lambda *arrays: jnp.sum(attention(*arrays, causal=True)), (0, 1, 2))
+        return jax.jit(run).lower(*arrays).compile().memory_analysis().temp_size_in_bytes
+
+    sizes = [temporary(1024 * thousands) for thousands in (2, 4, 8, 16, 32)]
+    assert all(0 < more <= 2.2 * less for less, more in pairwise(sizes))
+
+
 @pytest.mark.parametrize("implementation", EVERY)
 @pytest.mark.parametrize("sizes", [(0, 3, 3), (2, 0, 3), (2, 3, 0)])
 def test_empty_arrays(implementation, sizes):
@@ -334,6 +370,8 @@ Q, K, V = arguments()
         ((Q, K, V), {"window": 0}, "window: expected an integer of at least 1, received 0"),
         ((Q, K, V), {"window": 2.5}, "window: .* received 2.5"),
         ((Q, K, V), {"lengths": [7, 8]}, "lengths: expected values from 0 to S = 7"),
+        ((Q, K, V), {"lengths": [-1, 7]}, "lengths: .* received values from -1 to 7"),
+        ((Q, K, V), {"lengths": [math.nan, 7]}, "lengths: expected an integer array"),
         ((Q, K, V), {"lengths": [7]}, r"lengths: expected shape \[B\]"),
         ((Q, K, V), {"lengths": [True, False]}, "lengths: expected an integer array"),
         ((Q, K, V), {"scale": 0.0}, "scale: expected a finite number above 0"),

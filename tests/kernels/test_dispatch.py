@@ -1,11 +1,13 @@
 """The table of implementations: complete, ordered, justified, and never silent."""
 
+import jax
 import pytest
 
 from trivium import kernels
 from trivium.kernels import dispatch, implementations
 
 KERNELS = [name for name in kernels.__all__ if name != "implementations"]
+BY_HAND = ("attention", "layer_norm", "rms_norm")
 
 
 def test_every_kernel_is_in_the_table():
@@ -24,9 +26,14 @@ def test_every_row_says_why(kernel):
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_the_order_and_the_names_are_the_same_set_on_every_platform(kernel):
-    names = [{row.implementation for row in rows} for rows in dispatch.TABLE[kernel].values()]
-    assert all(one == names[0] for one in names)
+def test_the_names_are_the_same_set_on_every_platform_but_for_those_written_by_hand(kernel):
+    names = {
+        platform: {row.implementation for row in rows}
+        for platform, rows in dispatch.TABLE[kernel].items()
+    }
+    assert all(one - {"pallas"} == names["other"] for one in names.values())
+    by_hand = {platform for platform, one in names.items() if "pallas" in one}
+    assert by_hand == ({"gpu", "tpu"} if kernel in BY_HAND else set())
 
 
 def test_a_named_implementation_is_never_replaced():
@@ -43,6 +50,21 @@ def test_sizes_decide():
     assert dispatch.choose("max_pool", None, overlap=True) == "xla"
     assert dispatch.choose("attention", None, queries=64, keys=64) == "reference"
     assert dispatch.choose("attention", None, queries=4096, keys=4096) == "blockwise"
+
+
+def test_a_name_of_another_platform_is_refused():
+    with (
+        dispatch.aimed_at("cpu"),
+        pytest.raises(
+            NotImplementedError,
+            match="'pallas' of rms_norm needs a GPU or a TPU, and this is a CPU",
+        ),
+    ):
+        dispatch.choose("rms_norm", "pallas")
+    with dispatch.aimed_at("tpu"):
+        assert dispatch.choose("rms_norm", "pallas") == "pallas"
+        assert dispatch.choose("rms_norm", None) == "reference"
+    assert dispatch.target() == dispatch.Target(jax.default_backend())
 
 
 def test_unknown_kernel():

@@ -110,6 +110,16 @@ def test_jit_vmap_and_grad_compose(implementation):
     agree(together, jnp.stack([jax.jit(jax.grad(loss))(*one) for one in zip(a, x, strict=True)]))
 
 
+@pytest.mark.parametrize("implementation", EVERY)
+def test_nan_reaches_its_own_step_and_later_ones(implementation):
+    a, x, _ = arguments()
+    x[0, 3, 1] = np.nan
+    y = np.asarray(linear_recurrence(a, x, implementation=implementation))
+    expected = np.zeros(y.shape, bool)
+    expected[0, 3:, 1] = True
+    np.testing.assert_array_equal(np.isnan(y), expected)
+
+
 def test_the_lowered_text_shows_which_implementation_ran():
     a, x, _ = arguments()
 

@@ -1,5 +1,7 @@
 """layer_norm and rms_norm: by hand, PyTorch, precision, and wrong input."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -109,6 +111,7 @@ def test_jit_vmap_and_grad_compose():
         ((X, SCALE[:4], OFFSET), 1e-5, r"scale: expected shape \[C\] with C = 5, received \(4,\)"),
         ((X, SCALE.astype(int), OFFSET), 1e-5, "scale: expected a floating-point array"),
         ((X, SCALE, OFFSET), 0, "epsilon: expected a finite number above 0, received 0"),
+        ((X, SCALE, OFFSET), math.nan, "epsilon: .* received nan"),
         ((X, SCALE, OFFSET), "small", "epsilon: .* received 'small'"),
     ],
 )

@@ -88,6 +88,14 @@ def test_nan_in_a_window_gives_nan(implementation):
     np.testing.assert_array_equal(np.isnan(y), [[True, False], [False, False]])
 
 
+@pytest.mark.parametrize("implementation", AVG)
+def test_nan_shows_in_the_means_that_see_it(implementation):
+    x = normal(0, 1, 4, 4, 1)
+    x[0, 1, 0, 0] = np.nan
+    y = np.asarray(avg_pool(x, 2, implementation=implementation))[0, :, :, 0]
+    np.testing.assert_array_equal(np.isnan(y), [[True, False], [False, False]])
+
+
 @pytest.mark.parametrize(("image", "options"), GRID)
 def test_max_agrees_with_the_reference(image, options):
     x = np.round(normal(0, *image))  # many ties

@@ -1,6 +1,5 @@
 """rnn, gru and lstm: by hand, against the reference, PyTorch, lengths to the bit, wrong input."""
 
-import importlib
 import math
 from functools import partial
 
@@ -148,11 +147,12 @@ def test_a_length_is_the_same_as_a_shorter_sequence(kernel, implementation, reve
 
 @pytest.mark.parametrize("implementation", EVERY)
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_what_lies_beyond_a_length_changes_nothing(kernel, implementation):
+@pytest.mark.parametrize("reverse", [False, True])
+def test_what_lies_beyond_a_length_changes_nothing(kernel, implementation, reverse):
     x, *rest = arguments(kernel)
     spoiled = x.copy()
     spoiled[np.arange(5) >= LENGTHS[:, None]] = np.nan
-    options = {"lengths": LENGTHS, "implementation": implementation}
+    options = {"lengths": LENGTHS, "reverse": reverse, "implementation": implementation}
     clean = run(kernel, (x, *rest), **options)
     for one, other in zip(
         jax.tree.leaves(run(kernel, (spoiled, *rest), **options)),
@@ -208,15 +208,6 @@ def test_chunked_has_no_forward_mode():
     arrays = arguments("rnn")[:4]
     with pytest.raises(TypeError, match="jvp"):
         jax.jvp(partial(rnn, implementation="chunked"), arrays, arrays)
-
-
-@pytest.fixture
-def small_chunks(monkeypatch):
-    """Chunks of two steps for three sequences, so that five steps leave one over."""
-    monkeypatch.setattr(importlib.import_module("trivium.kernels.recurrence"), "_CHUNK", 6)
-    jax.clear_caches()
-    yield
-    jax.clear_caches()
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -299,6 +290,21 @@ def test_jit_vmap_and_grad_compose(kernel, implementation):
     together = jax.jit(jax.vmap(jax.grad(loss)))(x, lengths)
     apart = [jax.jit(jax.grad(loss))(*pair) for pair in zip(x, lengths, strict=True)]
     agree(together, jnp.stack(apart))
+
+
+def test_the_lstm_keeps_no_more_than_its_gradient_needs():
+    """The article's layer, by what `None` picks for it."""
+    batch, steps, features, state = 32, 100, 16, 64
+    shapes = [(batch, steps, features), (features, 4 * state), (state, 4 * state), (4 * state,)]
+    arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    # What the function that pulls a gradient back holds on to.
+    kept = jax.eval_shape(lambda *arrays: jax.vjp(lstm, *arrays)[1], *arrays)
+    # The chain rule of a step reads the four gates after their nonlinearity (each derivative is a
+    # polynomial in it), c before the step (c after it is the next step's, and tanh(c) is one
+    # nonlinearity away) and h before it; the weights' gradients read x; w_ih and w_hh carry the
+    # gradient on. Nothing else, one step's state at the edge apart.
+    needed = 6 * steps * batch * state + 2 * batch * state + sum(map(math.prod, shapes))
+    assert sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept)) <= 4 * needed
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -389,5 +395,7 @@ def test_wrong_input_of_one_kernel():
     *arrays, (h, c) = arguments("lstm")
     with pytest.raises(ValueError, match=r"initial: expected a pair \(h, c\)"):
         lstm(*arrays, initial=h)
+    with pytest.raises(ValueError, match="initial h: expected type float32"):
+        lstm(*arrays, initial=(jnp.asarray(h, jnp.bfloat16), c))
     with pytest.raises(ValueError, match="initial c: expected shape"):
         lstm(*arrays, initial=(h, c[:2]))

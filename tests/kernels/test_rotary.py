@@ -101,6 +101,7 @@ def test_empty_arrays(shape):
         (X, np.zeros((3, 3), int), 1e4, "positions: expected"),
         (X, np.ones(3, bool), 1e4, "positions: expected an array of real numbers"),
         (X, "first", 1e4, "positions: expected an array, received str"),
+        (X, np.arange(3), math.nan, "base: .* received nan"),
         (X, np.arange(3), -1.0, "base: expected a finite number above 0, received -1.0"),
     ],
 )

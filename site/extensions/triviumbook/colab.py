@@ -228,6 +228,11 @@ class Page:
     def has_code(self) -> bool:
         return any(cell.cell_type == "code" for cell in self.notebook.cells)
 
+    @property
+    def has_notebook(self) -> bool:
+        """Whether it runs outside a clone of the book; `colab: false` in its header denies that."""
+        return self.has_code and self.notebook.metadata.get("colab", True)
+
     @cached_property
     def title(self) -> str:
         for _, blocks in self.cells:

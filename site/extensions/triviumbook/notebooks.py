@@ -24,7 +24,7 @@ def _write(app: Sphinx, env: BuildEnvironment) -> None:
     shutil.rmtree(build / "notebooks", ignore_errors=True)
     where, commit = repository(root), revision(root)
     for page in sorted(env.found_docs):
-        if not env.doc2path(page).endswith(".md") or not Page(root, page).has_code:
+        if not env.doc2path(page).endswith(".md") or not Page(root, page).has_notebook:
             continue
         values = recorded(build / "jupyter_execute" / f"{page}.glue.json")
         try:

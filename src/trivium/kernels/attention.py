@@ -43,12 +43,14 @@ def attention(
         attend like others. Traced lengths cannot be looked at and are clipped to 0 and S.
     scale: a Python number; None is 1 / sqrt(H).
     implementation: "reference" holds all T x S weights at once; "blockwise" walks over tiles of
-        queries and keys with an online softmax, in memory linear in T and S; None the fastest here.
+        queries and keys with an online softmax, in memory linear in T and S; "pallas" is the same,
+        written by hand for GPU and TPU, without mask and bias; None the fastest here.
 
     Products are added up, and the softmax taken, in float32 (float64 for float64 input).
-    "blockwise" brings its own gradient, which recomputes the weights: it has no forward mode
-    (`jax.jvp`) and no second derivative; ask for "reference".
-    Raises `ValueError` naming the argument where shapes, types or options do not fit.
+    "blockwise" and "pallas" bring their own gradient, which recomputes the weights: they have no
+    forward mode (`jax.jvp`) and no second derivative; ask for "reference".
+    Raises `ValueError` naming the argument where shapes, types or options do not fit, and
+    `NotImplementedError` for what "pallas" does not have.
     Source: Vaswani et al. 2017, eq. 1; grouped queries: Ainslie et al. 2023; online softmax:
     Milakov and Gimelshein 2018; tiles and recomputation: Dao et al., "FlashAttention", 2022.
     """
@@ -75,6 +77,7 @@ def attention(
         causal=checks.flag("causal", causal),
         window=None if window is None else checks.integer("window", window, 1),
         scale=1 / math.sqrt(sizes["H"]) if scale is None else checks.positive("scale", scale),
+        target=dispatch.target(),
     )
     name = dispatch.choose("attention", implementation, queries=queries, keys=keys)
     return _attention(q, k, v, mask, bias, lengths, options=options, implementation=name)
@@ -86,6 +89,7 @@ class Options(NamedTuple):
     causal: bool
     window: int | None
     scale: float
+    target: dispatch.Target
 
 
 @partial(jax.jit, static_argnames=("options", "implementation"))
@@ -102,7 +106,10 @@ def _attention(q, k, v, mask, bias, lengths, *, options, implementation):
     q = jnp.moveaxis(q.reshape(batch, queries, key_heads, heads // key_heads, size), 1, 3)
     k, v = jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2)
     mask, bias = _by_group(mask, key_heads), _by_group(bias, key_heads)
-    form = _blockwise if implementation == "blockwise" else _reference
+    if implementation == "pallas":
+        from trivium.kernels.pallas.attention import attention as form
+    else:
+        form = _blockwise if implementation == "blockwise" else _reference
     out = form(q, k, v, mask, bias, lengths, options)
     return jnp.moveaxis(out, 3, 1).reshape(batch, queries, heads, size)
 

@@ -4,7 +4,9 @@ A caller's `implementation="name"` is run or refused, never replaced. `implement
 the first row of the table, for the platform at hand, whose `when` holds for the work's sizes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import NamedTuple
 
 import jax
@@ -123,6 +125,49 @@ TABLE: dict[str, dict[str, tuple[Row, ...]]] = {
     "rotary": _FUSED,
 }
 
+# What is written by hand for GPU and TPU runs there alone, and stands behind all other rows.
+_BY_HAND = Row("pallas", _never, "not yet timed on such a device: it has to be asked for by name")
+for _kernel in ("attention", "layer_norm", "rms_norm"):
+    _platforms = TABLE[_kernel]
+    for _name in ("gpu", "tpu"):
+        _platforms = {**_platforms, _name: (*_platforms.get(_name, _platforms["other"]), _BY_HAND)}
+    TABLE[_kernel] = _platforms
+
+
+class Target(NamedTuple):
+    """Where a kernel is to run; part of what selects its code.
+
+    platform: as `jax.default_backend()` names it: "cpu", "gpu", "tpu".
+    interpret: run what is written by hand for the platform with XLA instead, step by step: slow,
+        and possible on a CPU.
+    """
+
+    platform: str
+    interpret: bool = False
+
+
+_TARGET: ContextVar[Target | None] = ContextVar("target", default=None)
+
+
+def target() -> Target:
+    """The platform at hand, or the one that `aimed_at` names."""
+    return _TARGET.get() or Target(jax.default_backend())
+
+
+@contextmanager
+def aimed_at(platform: str, *, interpret: bool = False) -> Iterator[None]:
+    """Inside, kernels are chosen as on another platform: to export to it, or to test without it.
+
+    platform: "gpu" or "tpu" (or "cpu").
+    interpret: run hand-written kernels on the platform at hand, interpreted.
+    A function that `jax.jit` has compiled before, outside, stays what it was.
+    """
+    token = _TARGET.set(Target(platform, interpret))
+    try:
+        yield
+    finally:
+        _TARGET.reset(token)
+
 
 def implementations(name: str) -> tuple[str, ...]:
     """The names of a kernel's implementations that can run here, best first.
@@ -137,13 +182,25 @@ def choose(kernel: str, implementation: str | None, **sizes: int | bool) -> str:
     """The implementation to run: the one asked for, or for None the table's.
 
     sizes: what the rows' conditions look at.
-    Raises `ValueError` for a name the kernel does not have.
+    Raises `ValueError` for a name the kernel does not have, and `NotImplementedError` for one that
+    it has on another platform only.
     """
     rows = _rows(kernel)
     if implementation is None:
         return next(row.implementation for row in rows if row.when(**sizes))
     names = tuple(row.implementation for row in rows)
     if implementation not in names:
+        elsewhere = [
+            platform
+            for platform, others in TABLE[kernel].items()
+            if implementation in (row.implementation for row in others)
+        ]
+        if elsewhere:
+            raise NotImplementedError(
+                f"implementation: {implementation!r} of {kernel} needs a "
+                f"{' or a '.join(name.upper() for name in elsewhere)}, and this is a "
+                f"{target().platform.upper()}; here there are {', '.join(map(repr, names))}"
+            )
         raise ValueError(
             f"implementation: expected None or one of {', '.join(map(repr, names))} "
             f"for {kernel}, received {implementation!r}"
@@ -155,4 +212,4 @@ def _rows(kernel: str) -> tuple[Row, ...]:
     if kernel not in TABLE:
         raise ValueError(f"name: expected one of {', '.join(TABLE)}, received {kernel!r}")
     platforms = TABLE[kernel]
-    return platforms.get(jax.default_backend(), platforms["other"])
+    return platforms.get(target().platform, platforms["other"])
