@@ -142,6 +142,62 @@ def test_table_aligns_its_columns(monkeypatch):
     assert shown[0].data == "| model | accuracy |\n| :--- | ---: |\n| CNN | 0.9 |"
 
 
+@pytest.fixture
+def moving():
+    """A square that grows pale, then stays; a circle that stands still."""
+    picture = figures.Moving(20, 10, seconds=4)
+    square = figures.shape("rect", x=0, width=2.5, fill="attention", stroke_width=1)
+    picture.add([square], rest="fill: gray", motion={2: "opacity: 0", 1: "opacity: 1"})
+    picture.add([figures.shape("circle", r=1, fill="none")])
+    return picture
+
+
+def test_a_moving_picture_is_named_at_rest_and_in_the_palette(moving):
+    text = moving.html(name="a & b", alt="A <square>.")
+    root = ElementTree.fromstring(text)
+    drawn = root.find("{*}svg")
+    assert (drawn.get("role"), drawn.get("aria-label")) == ("img", "A <square>.")
+    assert drawn.get("viewBox") == "0 0 20 10"
+    assert root.find("label/input").get("aria-label") == "Pause a & b"
+    square, circle = drawn.iterfind("{*}g")
+    gray, green = (f"var(--trivium-{c}, {figures.COLORS[c]})" for c in ("gray", "attention"))
+    assert square.get("style") == f"fill: {gray}"
+    assert square[0].attrib == {"x": "0", "width": "2.5", "fill": green, "stroke-width": "1"}
+    assert circle.get("style") is None
+    assert circle[0].attrib == {"r": "1", "fill": "none"}
+
+
+def test_a_moving_picture_stands_still_before_and_after_its_motion(moving):
+    style = ElementTree.fromstring(moving.html(name="a", alt="A square.")).find("style").text
+    ((scope, frames),) = re.findall(r"@keyframes (m\w+)-0\{(.*?\})\}", style)
+    assert frames == "0%{opacity: 1}25%{opacity: 1}50%{opacity: 0}100%{opacity: 0}"
+    assert f"animation:{scope}-0 4s linear infinite" in style
+    assert f"{scope}-1" not in style
+    # All that moves stands behind the question of whether motion is wanted.
+    assert style.index("animation:") > style.index("(prefers-reduced-motion:no-preference)")
+
+
+def test_two_moving_pictures_do_not_share_a_style(moving):
+    styles = [
+        re.search("trivium-moving (m\\w+)", moving.html(name="a", alt=alt))[1] for alt in "xy"
+    ]
+    assert styles[0] != styles[1]
+
+
+def test_a_moving_picture_is_put_on_the_page(moving, displayed):
+    moving.show(name="a", alt="A square.")
+    assert displayed == [moving.html(name="a", alt="A square.")]
+
+
+def test_bad_motion(moving):
+    with pytest.raises(ValueError, match="seconds: expected a positive number, got 0"):
+        figures.Moving(1, 1, seconds=0)
+    with pytest.raises(ValueError, match=r"motion: expected seconds from 0 to 4, got 4\.5"):
+        moving.add([], motion={4.5: "opacity: 0"})
+    with pytest.raises(ValueError, match="alt: expected a description"):
+        moving.html(name="a", alt=" ")
+
+
 def test_bad_input(drawing):
     with pytest.raises(ValueError, match=r"matrix \[H, W\], got shape \(2, 2, 3\)"):
         figures.image(drawing.axes[0], np.zeros((2, 2, 3)))

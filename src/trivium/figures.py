@@ -4,6 +4,7 @@ Color means family: convolution blue, recurrence orange, attention green, everyt
 A figure is drawn once with matplotlib and put on the page as inline SVG whose colors are CSS
 variables (`--trivium-convolution`, ...), so that it follows the page's theme; where nobody
 defines them, as in Colab, the light colors stand. Nothing here needs a window or pyplot.
+A picture that moves (`Moving`) is SVG and CSS, without a script.
 """
 
 import base64
@@ -300,6 +301,100 @@ def widget(tag: str, data: Mapping[str, Any], *, fallback: Figure, alt: str) -> 
     _display(f"<{tag}>{figure_html}{script}</{tag}>")
 
 
+def shape(tag: str, **attributes: Any) -> str:
+    """One SVG element.
+
+    Args:
+        tag: the element's name, such as "rect".
+        attributes: its attributes, with _ for -; a name in `COLORS` becomes that color.
+    """
+    given = {name.replace("_", "-"): _attribute(value) for name, value in attributes.items()}
+    return f"<{tag} " + " ".join(f'{name}="{value}"' for name, value in given.items()) + "/>"
+
+
+class Moving:
+    """A small picture that moves over and over, by CSS alone, until its reader pauses it.
+
+    Each part is put in at rest and may be given a motion. The picture at rest is what stands in
+    print and where a reader has asked for less motion, so it must tell the story by itself.
+    """
+
+    def __init__(self, width: float, height: float, *, seconds: float) -> None:
+        """An empty picture of width x height pixels whose motion repeats after `seconds`.
+
+        Raises:
+            ValueError: if `seconds` is not positive.
+        """
+        if not seconds > 0:
+            raise ValueError(f"seconds: expected a positive number, got {seconds}")
+        self.width, self.height, self.seconds = width, height, seconds
+        self._parts: list[tuple[Sequence[str], str, dict[float, str]]] = []
+
+    def add(
+        self, shapes: Sequence[str], *, rest: str = "", motion: Mapping[float, str] | None = None
+    ) -> None:
+        """Put shapes into the picture, on top of what is there.
+
+        Args:
+            shapes: SVG elements, as from `shape`.
+            rest: CSS declarations of the shapes at rest.
+            motion: second -> CSS declarations, which change evenly from each second to the next
+                and stand still before the first and after the last.
+
+        Raises:
+            ValueError: if a second of `motion` lies outside of the picture's time.
+        """
+        for second in motion or {}:
+            if not 0 <= second <= self.seconds:
+                raise ValueError(f"motion: expected seconds from 0 to {self.seconds}, got {second}")
+        self._parts.append((shapes, rest, dict(sorted((motion or {}).items()))))
+
+    def html(self, *, name: str, alt: str) -> str:
+        """The picture with its style and its switch, to stand inside a page.
+
+        Args:
+            name: what the switch is said to pause, such as "convolution".
+            alt: what is seen, in words; must not be empty.
+
+        Raises:
+            ValueError: if `alt` is empty.
+        """
+        if not alt.strip():
+            raise ValueError("alt: expected a description of the picture, got an empty text")
+        label, name = html.escape(alt, quote=True), html.escape(name, quote=True)
+        scope = "m" + hashlib.sha256(f"{self._parts}{label}".encode()).hexdigest()[:8]
+        groups, rules = [], []
+        for i, (shapes, rest, motion) in enumerate(self._parts):
+            style = f' style="{_colored(rest)}"' if rest else ""
+            groups.append(f'<g class="{scope}-{i}"{style}>{"".join(shapes)}</g>')
+            if motion:
+                frames = {second / self.seconds: look for second, look in motion.items()}
+                frames = {0.0: next(iter(frames.values())), **frames}
+                frames.setdefault(1.0, list(frames.values())[-1])
+                steps = "".join(f"{100 * k:.4g}%{{{_colored(v)}}}" for k, v in frames.items())
+                rules.append(f"@keyframes {scope}-{i}{{{steps}}}")
+                timing = f"{self.seconds:g}s linear infinite"
+                rules.append(f".{scope}-{i}{{animation:{scope}-{i} {timing}}}")
+        style = (
+            f".{scope} svg{{display:block;max-width:100%;height:auto;margin-inline:auto}}"
+            f".{scope}:has(:checked) g{{animation-play-state:paused}}"
+            f".{scope} label{{display:none}}"
+            "@media screen and (prefers-reduced-motion:no-preference){"
+            f".{scope} label{{display:block;text-align:center}}{''.join(rules)}}}"
+        )
+        return (
+            f'<div class="trivium-moving {scope}"><style>{style}</style>'
+            f'<svg role="img" aria-label="{label}" xmlns="http://www.w3.org/2000/svg" '
+            f'width="{self.width:g}" height="{self.height:g}" '
+            f'viewBox="0 0 {self.width:g} {self.height:g}">{"".join(groups)}</svg>'
+            f'<label><input type="checkbox" aria-label="Pause {name}" /> Pause</label></div>'
+        )
+
+    def show(self, *, name: str, alt: str) -> None:
+        """Put the picture on the page; the arguments are those of `html`."""
+        _display(self.html(name=name, alt=alt))
+
+
 def glue(name: str, value: Any) -> None:
     """Record a value of the run, for the prose to quote with `{glue:text}`.
 
@@ -327,6 +422,22 @@ def _color(name: str) -> str:
     if name not in COLORS:
         raise ValueError(f"color: expected one of {', '.join(COLORS)}, got {name!r}")
     return COLORS[name]
+
+
+def _variable(name: str) -> str:
+    return f"var(--trivium-{name}, {COLORS[name]})"
+
+
+def _attribute(value: Any) -> str:
+    if isinstance(value, str):
+        return _variable(value) if value in COLORS else html.escape(value, quote=True)
+    return f"{float(value):.4g}"
+
+
+def _colored(declarations: str) -> str:
+    """CSS declarations in which `fill: attention` means the color of that name."""
+    pattern = rf"\b(fill|stroke): ({'|'.join(COLORS)})\b"
+    return re.sub(pattern, lambda match: f"{match[1]}: {_variable(match[2])}", declarations)
 
 
 def _page_font(match: re.Match[str]) -> str:

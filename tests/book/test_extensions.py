@@ -2,12 +2,15 @@
 
 import importlib.metadata
 import os
+import struct
 import subprocess
 from types import SimpleNamespace
 
 import pytest
+from bs4 import BeautifulSoup
 from checkout import ROOT
-from triviumbook import cache, notebooks, offline, record
+from docutils import nodes
+from triviumbook import cache, notebooks, offline, pages, record
 from triviumbook.repository import (
     book_url,
     colab_url,
@@ -183,6 +186,64 @@ def test_a_widget_loads_its_module_and_nothing_else(tmp_path, caplog):
     offline._load_widgets(app, "page", "page.html", {"body": body}, None)
     assert scripts == [("../widgets/trivium-cnn.js", {"type": "module"})]
     assert styles == ["../widgets/widgets.css", "../widgets/trivium-cnn.css"]
+
+
+@pytest.fixture
+def described():
+    """A function that gives the tags of a made-up page, for an address of the book."""
+
+    def tags(address):
+        app = SimpleNamespace(
+            config=SimpleNamespace(html_baseurl=address),
+            env=SimpleNamespace(
+                titles={"page": nodes.title(text="A & B")},
+                metadata={"page": {"description": "What it says."}},
+            ),
+        )
+        context = {"pageurl": address and f"{address}page.html"}
+        pages._describe(app, "page", "page.html", context, nodes.container())
+        found = BeautifulSoup(context["metatags"], "html.parser").find_all("meta")
+        names = [tag.get("name") or tag.get("property") for tag in found]
+        assert len(set(names)) == len(names)
+        return dict(zip(names, (tag["content"] for tag in found), strict=True))
+
+    return tags
+
+
+def test_a_page_with_an_address_has_a_card(described):
+    tags = described("https://owner.github.io/name/")
+    assert tags["og:title"] == tags["twitter:title"] == "A & B"
+    assert tags["og:description"] == tags["description"] == "What it says."
+    assert tags["og:image"] == "https://owner.github.io/name/_static/card.png"
+    assert tags["og:url"] == "https://owner.github.io/name/page.html"
+    assert tags["twitter:card"] == "summary_large_image"
+
+
+def test_a_page_without_an_address_points_at_no_picture(described):
+    tags = described("")
+    assert tags["twitter:card"] == "summary"
+    assert not {name for name in tags if name.startswith(("og:image", "og:url"))}
+
+
+@pytest.mark.parametrize("address", ["https://owner.github.io/name/", ""])
+def test_the_card_is_drawn_where_a_page_points_at_it(tmp_path, described, address):
+    (tmp_path / "_static").mkdir()
+    app = SimpleNamespace(
+        outdir=tmp_path,
+        builder=SimpleNamespace(format="html"),
+        config=SimpleNamespace(html_baseurl=address),
+    )
+    pages._draw_card(app, None)
+    drawn = list(tmp_path.rglob("*.png"))
+    if not address:
+        assert drawn == []
+        return
+    tags = described(address)
+    assert [address + path.relative_to(tmp_path).as_posix() for path in drawn] == [tags["og:image"]]
+    head = drawn[0].read_bytes()[:24]
+    assert head.startswith(b"\x89PNG")
+    size = struct.unpack(">II", head[16:])
+    assert size == (int(tags["og:image:width"]), int(tags["og:image:height"]))
 
 
 def test_the_machine_is_described():

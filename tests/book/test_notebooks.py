@@ -96,7 +96,7 @@ def test_hidden_cells_and_solutions_are_folded_in_colab():
         "$$\na = \\boldsymbol{b} \\tag{2}\n$$",
         "By (1) and (2), as (Vaswani et al., 2017; Elman, 1990) say",
         "[Trivium](https://owner.github.io/name/chapters/preface.html)",
-        "[Fig. 1](https://owner.github.io/name/chapters/preface.html#fig-three-families) there",
+        "[Fig. 1](https://owner.github.io/name/chapters/preface.html#fig-strand-convolution) there",
         "It was 0.895,\n**attention** with `{x: 1.5}` and $1.5 x$.<sup>note</sup>",
         "$c^2$, <sub>2</sub>, <kbd>Enter</kbd>.",
         "<sup>note</sup> A note on $y$.",

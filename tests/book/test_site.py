@@ -9,7 +9,7 @@ from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
 from checkout import ROOT
 from triviumbook.colab import Book
-from triviumbook.repository import colab_url, repository
+from triviumbook.repository import book_url, colab_url, repository
 
 pytestmark = pytest.mark.browser
 
@@ -177,6 +177,16 @@ def test_the_page_describes_itself(site, name):
     assert 20 <= len(tags["description"]) <= 220
     assert tags["og:title"] == Book(ROOT).pages[name].title.replace("`", "")
     assert tags["og:description"] == tags["description"]
+    assert len(page.find_all("meta", property="og:title")) == 1
+    where = repository(ROOT)
+    if where:
+        assert tags["og:url"] == f"{book_url(where)}{name}.html"
+        assert tags["og:image"].startswith(book_url(where))
+        assert (site / tags["og:image"].removeprefix(book_url(where))).is_file()
+        assert tags["twitter:card"] == "summary_large_image"
+    else:  # no address, hence no picture that a link could lead to
+        assert "og:image" not in tags
+        assert tags["twitter:card"] == "summary"
 
 
 @pytest.mark.parametrize("name", ["search", "genindex"])
