@@ -155,6 +155,7 @@ def main() -> None:
     ]
     result = {
         "question": "attention in bfloat16 on a GPU, TFLOP/s of the definition's products",
+        "unit": "TFLOP/s",
         "card": jax.devices()[0].device_kind,
         "largest_relative_error_of_pallas": errors,
         "rows": rows,

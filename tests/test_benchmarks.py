@@ -68,7 +68,9 @@ def test_every_script_explains_itself(name):
 
 
 def test_every_script_has_a_result_and_every_result_a_script():
-    assert [name for name in RESULTS if not name.startswith("gpu_")] == SCRIPTS
+    """But for those that need a GPU, which have one only where there was one."""
+    assert set(RESULTS) <= set(SCRIPTS)
+    assert all(name.startswith("gpu_") for name in set(SCRIPTS) - set(RESULTS))
 
 
 @pytest.mark.parametrize("name", RESULTS)
