@@ -55,7 +55,7 @@ _RECURRENCE: dict[str, tuple[Row, ...]] = {
     ),
 }
 
-# Rows are in the order best first. Times are CPU time on two cores with AVX-512, float32, the
+# Rows are in the order best first. Times are taken on two cores with AVX-512, float32, the
 # least of several alternating runs.
 TABLE: dict[str, dict[str, tuple[Row, ...]]] = {
     "conv2d": {
