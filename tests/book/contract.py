@@ -7,12 +7,16 @@ such: ``{cited}`0.895` ``, ``{cited}`3.11` ``. Code, formulas, roles and address
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
 
+from checkout import ROOT
 from triviumbook.colab import FAMILIES, IMAGE, INLINE_MATH, ROLE, Block, Page, walk
 
 FAMILY_NAMES = {*FAMILIES, "all"}  # "all" where a chapter is of no single family
 SOURCES = {f"S{i}" for i in range(1, 17)}
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS = set(PROJECT["optional-dependencies"])
 OPENING = ("Question", "You will be able to", "You need", "Time")
 TYPED = re.compile(r"(?<![\w.])\d+(?:,\d{3})*\.\d+(?![\w.]*\.\w)|(?<![\w.])\d+(?:\.\d+)?\s?%")
 
@@ -77,6 +81,9 @@ class Contract:
         minutes = metadata.get("minutes")
         if not isinstance(minutes, int) or minutes < 1:
             yield "front matter: minutes (to read) must be a whole number"
+        extras = metadata.get("extras", [])
+        if not isinstance(extras, list) or set(extras) - EXTRAS:
+            yield f"front matter: extras must list extras of pyproject.toml, not {extras}"
         if "kernelspec" not in metadata:
             yield "front matter: kernelspec is missing"
 

@@ -17,14 +17,16 @@ ALLOWED = {
     "train": {"jax", "flax", "optax", "orbax", "numpy", "matplotlib", "tqdm", "IPython",
               "trivium.figures", "trivium.timing"},
     "pretrained": {"jax", "flax", "numpy", "safetensors", "tokenizers", "huggingface_hub", "pooch",
-                   "trivium.models", "trivium.data"},
+                   "gguf", "jinja2", "trivium.models", "trivium.data"},
+    "generate": {"jax", "flax", "numpy", "trivium.models"},
     "figures": {"numpy", "matplotlib", "IPython"},
     "timing": {"jax"},
 }  # fmt: skip
 
 CHAPTERS = {
     "trivium", "jax", "flax", "optax", "orbax", "numpy", "scipy", "matplotlib", "sklearn", "pandas",
-    "keras", "tokenizers", "safetensors", "transformers", "tqdm", "IPython",
+    "keras", "tokenizers", "safetensors", "transformers", "tqdm", "IPython", "skimage", "PIL",
+    "gguf", "jinja2", "fairlearn", "grain", "kagglehub", "treescope", "huggingface_hub",
 }  # fmt: skip
 
 

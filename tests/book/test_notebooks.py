@@ -53,6 +53,11 @@ def test_the_first_cell_installs_the_version_of_the_book():
     assert 'if importlib.util.find_spec("trivium") is None:' in first.source
 
 
+def test_the_first_cell_installs_the_extras_that_the_front_matter_names():
+    first = made(SAMPLE.replace("\nsource:", "\nextras: [gguf, tools]\nsource:", 1)).cells[0].source
+    assert f'"trivium[gguf,tools] @ git+https://github.com/owner/name@{REVISION}"' in first
+
+
 @pytest.mark.parametrize(("repository", "revision"), [(None, REVISION), ("owner/name", None)])
 def test_without_a_repository_the_first_cell_says_what_to_do(repository, revision):
     first = made(repository=repository, revision=revision).cells[0].source

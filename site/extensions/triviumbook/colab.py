@@ -680,7 +680,7 @@ INSTALL = """\
 import importlib.util
 
 if importlib.util.find_spec("trivium") is None:
-    %pip install -q "trivium @ git+https://github.com/{repository}@{revision}"
+    %pip install -q "trivium{extras} @ git+https://github.com/{repository}@{revision}"
 """
 
 REFUSE = """\
@@ -767,7 +767,12 @@ def convert(
 
 def _notebook(page: Page, writer: Writer) -> nbformat.NotebookNode:
     if writer.repository and writer.revision:
-        first = INSTALL.format(repository=writer.repository, revision=writer.revision)
+        extras = page.notebook.metadata.get("extras", [])
+        first = INSTALL.format(
+            extras=f"[{','.join(extras)}]" if extras else "",
+            repository=writer.repository,
+            revision=writer.revision,
+        )
     else:
         first = REFUSE
     cells = [nbformat.v4.new_code_cell(first.rstrip(), metadata={"cellView": "form"})]

