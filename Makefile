@@ -8,6 +8,7 @@ VENV := .venv
 BENCH := .venv-bench
 BIN := $(VENV)/bin
 PORT ?= 8000
+WORKERS ?= 2
 
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest \
 	--generate-hashes --no-emit-index-url --extra book --extra test --group build --group weights
@@ -48,7 +49,7 @@ check: $(VENV)/.ready
 
 # The book comes first: the tests open the site that it writes.
 test: check book
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 serve: $(VENV)/.ready
 	@test -f _build/html/index.html || { echo "There is no book yet: run make book first." >&2; exit 1; }
