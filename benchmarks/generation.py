@@ -1,9 +1,9 @@
 """How many tokens a second does SmolLM2 write, a text at a time?
 
-The model: SmolLM2-135M-Instruct with the weights of its GGUF file, dequantized to float32. The work:
-64 tokens after a chat prompt, each the likeliest one, stopped by nothing; reading the prompt is
-part of it. transformers gets its own reading of the same file, and writes with its dynamic cache, by its
-`generate` and by the shortest loop around the model; the faster of the two counts.
+The model: SmolLM2-135M-Instruct with the weights of its GGUF file, dequantized to float32. The
+work: 64 tokens after a chat prompt, each the likeliest one, stopped by nothing; reading the prompt
+is part of it. transformers gets its own reading of the same file, and writes with its dynamic
+cache, by its `generate` and by the shortest loop around the model; the faster of the two counts.
 Every competitor must write the same text.
 """
 

@@ -1,4 +1,4 @@
-"""Writing: the same text whatever the road, chance that is exactly as stated, and clear refusals."""
+"""Writing: the same text whatever the road, chance exactly as stated, and clear refusals."""
 
 import itertools
 
@@ -53,7 +53,7 @@ class Chain:
 
 def without_cache(model, prompt, count):
     """Greedy, reading all anew; one shape, padded behind."""
-    read = jax.jit(lambda ids: model(ids))
+    read = jax.jit(model.__call__)
     ids = list(prompt)
     for _ in range(count):
         padded = np.zeros((1, 64), np.int32)

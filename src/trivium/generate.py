@@ -129,14 +129,16 @@ def beam_search(
     logits = steps.read([prompt])
     steps.cache = jax.tree.map(lambda array: jnp.repeat(array, beams, axis=0), steps.cache)
     scores = np.asarray(jax.nn.log_softmax(logits), np.float64)
-    totals, texts, finished = np.zeros(1), [[] for _ in range(1)], []
+    totals = np.zeros(1)
+    texts: list[list[int]] = [[]]
+    finished: list[tuple[float, list[int]]] = []
     for number in range(max_new):
-        totals = totals[:, None] + scores
+        sums = totals[:, None] + scores
         # Each beam may end in each of the stop tokens: only then are `beams` unfinished ones left.
-        likeliest = np.argsort(-totals, axis=None, kind="stable")[: beams * (len(stops) + 1)]
+        likeliest = np.argsort(-sums, axis=None, kind="stable")[: beams * (len(stops) + 1)]
         going: list[tuple[int, int]] = []
-        for parent, token in (divmod(int(each), totals.shape[1]) for each in likeliest):
-            text, total = [*texts[parent], token], totals[parent, token]
+        for parent, token in (divmod(int(each), sums.shape[1]) for each in likeliest):
+            text, total = [*texts[parent], token], float(sums[parent, token])
             if token in stops:
                 finished.append((total / len(text) ** length_power, text[:-1]))
             elif len(going) < beams:
@@ -145,11 +147,11 @@ def beam_search(
                     finished.append((total / len(text) ** length_power, text))
         best = max((score for score, _ in finished), default=-np.inf)
         # With a power of 0 probabilities only fall: nothing unfinished can still win.
-        done = length_power == 0 and max(totals[pair] for pair in going) <= best
+        done = length_power == 0 and max(sums[pair] for pair in going) <= best
         if number + 1 == max_new or done or not going:
             break
         texts = [[*texts[parent], token] for parent, token in going]
-        totals = np.array([totals[pair] for pair in going])
+        totals = np.array([sums[pair] for pair in going])
         parents = [parent for parent, _ in going] + [0] * (beams - len(going))
         tokens = [token for _, token in going] + [0] * (beams - len(going))
         steps.cache = _reorder(steps.cache, jnp.asarray(parents))

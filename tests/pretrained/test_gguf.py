@@ -1,5 +1,7 @@
 """GGUF: what a sound file gives, and what every unsound one is answered with."""
 
+import contextlib
+import dataclasses
 import random
 import resource
 import struct
@@ -79,7 +81,7 @@ def test_quantized_weights_are_those_of_the_reference(decoder, tmp_path, kind):
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_a_model_comes_back_as_it_was_written(sound, decoder, dtype):
     loaded = pretrained.from_gguf(sound, dtype=dtype)
-    assert loaded.config == CONFIG
+    assert loaded.config == dataclasses.replace(CONFIG, initializer_range=0.02)
     expected = pretrained.to_huggingface(decoder)
     for name, value in pretrained.to_huggingface(loaded.model).items():
         stored = jnp.asarray(expected[name], jnp.float32 if value.ndim == 1 else dtype)
@@ -192,14 +194,14 @@ def test_no_file(tmp_path):
         ({"block_count": 3}, "missing: model.layers.2", ValueError),
         ({"block_count": 1}, "unexpected: blk.1", ValueError),
         ({"embedding_length": 2**31}, "misshaped: model.embed_tokens", ValueError),
-        ({"feed_forward_length": 95}, r"gate_proj.weight \[96, 64\], expected \[95, 64\]", ValueError),
+        ({"feed_forward_length": 95}, r"gate_proj.*\[96, 64\], expected \[95", ValueError),
         ({"attention.head_count": 0}, "num_attention_heads", ValueError),
         ({"attention.head_count": 3}, "must divide", ValueError),
         ({"attention.head_count_kv": 3}, "num_key_value_heads=3 must divide", ValueError),
         ({"rope.dimension_count": 8}, "turns 8 of 16", NotImplementedError),
         ({"model": "llama"}, "tokenizer of kind 'llama'", NotImplementedError),
         ({"pre": "unheard-of"}, "unheard-of", NotImplementedError),
-        ({"tokens": WORDS[:-1]}, "token_embd|embed_tokens|do not fit", ValueError),
+        ({"tokens": WORDS[:-1]}, r"misshaped: model\.embed_tokens", ValueError),
         ({"tokens": [*WORDS[:-1], "!"]}, "same token twice", ValueError),
         ({"token_type": [1, 2]}, "token_type", ValueError),
         ({"merges": ["ab"]}, "list of pairs", ValueError),
@@ -217,7 +219,7 @@ def test_headers_that_do_not_fit_the_weights(decoder, tmp_path, changes, message
 def test_values_that_are_not_finite(tmp_path):
     decoder = model()
     decoder.blocks[1].transform.expand.kernel[0, 0] = jnp.nan
-    with pytest.raises(ValueError, match="blocks|layers.1.mlp.gate_proj.*not finite"):
+    with pytest.raises(ValueError, match=r"layers\.1\.mlp\.gate_proj.*not finite"):
         pretrained.from_gguf(write_gguf(tmp_path / "nan.gguf", decoder))
 
 
@@ -245,7 +247,7 @@ def test_a_file_cut_anywhere_is_refused(sound, tmp_path):
     first = min(each.start for each in gguf.File(sound).tensors.values())
     cuts = [*range(0, first, 61), *range(first, len(content), 9973), len(content) - 33]
     for cut in cuts:
-        with pytest.raises(ValueError, match="cut off or lies|too short"):
+        with pytest.raises(ValueError, match=r"cut off or lies|too short"):
             gguf.File(spoiled(tmp_path, content[:cut]))
 
 
@@ -279,10 +281,8 @@ def test_changed_bytes_of_a_tiny_file(tiny, changes):
         return
     for each in file.tensors.values():
         assert each.start + each.nbytes <= len(content)
-        try:
+        with contextlib.suppress(NotImplementedError):
             assert file.read(each.name).shape == each.shape
-        except NotImplementedError:
-            pass
 
 
 def test_changed_bytes_of_a_models_header(sound, tmp_path):

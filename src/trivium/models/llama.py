@@ -33,6 +33,11 @@ class LlamaConfig:
     tie_word_embeddings: bool = True
     initializer_range: float = 0.02
 
+    @property
+    def head_size(self) -> int:
+        """Features of a head."""
+        return self.head_dim or self.hidden_size // self.num_attention_heads
+
     def __post_init__(self):
         """Refuse sizes that no model can have."""
         for field in fields(self):
@@ -206,7 +211,7 @@ class CausalAttention(nnx.Module):
 
     def __init__(self, config: LlamaConfig, *, rngs: nnx.Rngs):
         self.heads, self.key_heads = config.num_attention_heads, config.num_key_value_heads
-        self.size, self.base = config.head_dim, config.rope_theta
+        self.size, self.base = config.head_size, config.rope_theta
         rows = (self.heads + 2 * self.key_heads) * self.size
         self.project = Dense(config.hidden_size, rows, config, rngs=rngs)
         self.mix = Dense(self.heads * self.size, config.hidden_size, config, rngs=rngs)

@@ -1,5 +1,6 @@
 """Real weights for the models: checkpoints that are read as data, never unpickled."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ __all__ = [
     "to_huggingface",
 ]
 
-_CHECKPOINTS = {"minilm": bert.minilm, "smollm2-135m": llama.smollm2}
+_CHECKPOINTS: dict[str, Callable[..., Any]] = {"minilm": bert.minilm, "smollm2-135m": llama.smollm2}
 # Readers by the model_type of a config.json.
-_FAMILIES = {"bert": bert.read, "llama": llama.read}
+_FAMILIES: dict[str, Callable[..., Any]] = {"bert": bert.read, "llama": llama.read}
 
 
 def load(name: str, **options: Any) -> Any:

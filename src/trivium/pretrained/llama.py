@@ -213,7 +213,9 @@ def to_huggingface(model: Llama) -> dict[str, np.ndarray]:
     renamed = {}
     for ours, theirs in _names(model.config):
         value = np.asarray(parameters[ours][...].astype(jnp.float32))
-        ends = np.cumsum(_rows(ours, model.config))[:-1] if len(theirs) > 1 else []
+        ends: list[int] = []
+        if len(theirs) > 1:
+            ends = np.cumsum(_rows(ours, model.config))[:-1].tolist()
         for name, part in zip(theirs, np.split(value, ends), strict=True):
             renamed[name] = np.ascontiguousarray(part)
     return renamed
