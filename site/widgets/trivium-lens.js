@@ -1,7 +1,7 @@
 /**
  * <trivium-lens>: what each layer of a language model would guess as the next token.
  *
- * Data: prompts, a list of {name, tokens (texts), guesses, shares}: for P places, L layers (the
+ * Data: prompts, a list of {name, tokens (texts as they are shown), guesses, shares}: for P places, L layers (the
  * embedding first) and G guesses each, guesses int32 [L, P, G] are places in `words` and shares
  * float32 [L, P, G] their probabilities, best first; words; text.
  * `element.guesses(prompt, place)` gives for each layer what is shown: [{word, share}, …].
@@ -38,7 +38,7 @@ export class LensWidget extends Widget {
     .pick label { display: flex; align-items: center; gap: 6px; flex: 1; min-width: 0; }
     .pick select { flex: 1; min-width: 0; }
     .tokens { display: flex; flex-wrap: wrap; gap: 3px; align-content: start; min-height: 118px; }
-    .tokens span { display: grid; place-items: center; min-height: 34px; min-width: 30px;
+    .tokens span { display: grid; place-items: center; min-height: 34px; min-width: 34px;
       padding: 1px 6px; border: 1px solid var(--grid); border-radius: 4px; white-space: pre; }
     .tokens input:checked + span { background: var(--family); border-color: var(--family);
       color: var(--paper); }
@@ -136,8 +136,8 @@ export class LensWidget extends Widget {
   list() {
     const { tokens } = this.prompts[this.prompt];
     const options = tokens.map((token, i) => ({
-      label: `${i + 1}: ${this.shown(token)}`,
-      show: this.shown(token),
+      label: `${i + 1}: ${token}`,
+      show: token,
     }));
     const made = choice(this.text.place, options, (i) => this.move(i), {
       chosen: this.at,
@@ -146,11 +146,6 @@ export class LensWidget extends Widget {
     this.tokens.replaceWith(made);
     this.tokens = made;
     this.slider.max = tokens.length - 1;
-  }
-
-  /** A token as it can be seen: a space before a word as a dot, a new line as an arrow. */
-  shown(token) {
-    return token.replaceAll("\n", "↵").replace(/^ /, "·");
   }
 
   move(place) {
@@ -192,9 +187,8 @@ export class LensWidget extends Widget {
         const cell = node(
           "td",
           { class: word === last.word ? "final" : "", title: `${word} ${this.percent(share)}` },
-          this.shown(word),
-          " ",
           node("small", {}, this.percent(share)),
+          ` ${word}`,
         );
         cell.style.setProperty("--share", share.toFixed(3));
         return cell;
@@ -206,13 +200,13 @@ export class LensWidget extends Widget {
     let since = layers.length - 1;
     while (since > 0 && layers[since - 1][0].word === last.word) since--;
     const words = {
-      token: this.shown(tokens[this.at]),
-      word: this.shown(last.word),
+      token: tokens[this.at],
+      word: last.word,
       share: this.percent(last.share),
       since: since ? fill(text.since, { layer: since }) : text.at_once,
     };
     const next = tokens[this.at + 1];
-    const follows = next === undefined ? text.end : fill(text.next, { token: this.shown(next) });
+    const follows = next === undefined ? text.end : fill(text.next, { token: next });
     this.status.textContent = `${fill(text.status, words)} ${follows}`;
   }
 }

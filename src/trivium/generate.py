@@ -147,8 +147,8 @@ def beam_search(
                     finished.append((total / len(text) ** length_power, text))
         best = max((score for score, _ in finished), default=-np.inf)
         # With a power of 0 probabilities only fall: nothing unfinished can still win.
-        done = length_power == 0 and max(sums[pair] for pair in going) <= best
-        if number + 1 == max_new or done or not going:
+        done = length_power == 0 and all(sums[pair] <= best for pair in going)
+        if number + 1 == max_new or done:
             break
         texts = [[*texts[parent], token] for parent, token in going]
         totals = np.array([sums[pair] for pair in going])

@@ -14,7 +14,7 @@ CONFIG = LlamaConfig(
     vocab_size=40,
     hidden_size=24,
     intermediate_size=32,
-    num_hidden_layers=3,
+    num_hidden_layers=2,
     num_attention_heads=6,
     num_key_value_heads=2,
     max_position_embeddings=48,
@@ -45,12 +45,12 @@ def test_no_place_sees_a_later_one(model):
 
 def test_states_lead_to_the_logits(model):
     states = model.hidden_states(IDS)
-    assert states.shape == (4, 2, 12, 24)
+    assert states.shape == (3, 2, 12, 24)
     np.testing.assert_array_equal(states[0], model.embed[...][IDS])
     np.testing.assert_allclose(model.logits(states[-1]), model(IDS), atol=1e-5)
 
 
-@pytest.mark.parametrize("pieces", [[12], [5, 7], [1] * 12, [11, 1]])
+@pytest.mark.parametrize("pieces", [[12], [5, 7], [10, 1, 1]])
 def test_a_cache_changes_nothing(model, pieces):
     expected = model(IDS)
     cache, start = model.start(2, 16), 0

@@ -126,7 +126,6 @@ def test_an_answer_is_what_its_pieces_make(sound):
     ("template", "message"),
     [
         ("{{ messages.__class__.__mro__ }}", "access to attribute"),
-        ("{{ ''.__class__ }}", "access to attribute"),
         ("{{ raise_exception('not so') }}", "not so"),
         ("{% for", "template failed"),
         ("{{ 1 / 0 }}", "template failed"),
@@ -193,7 +192,11 @@ def test_no_file(tmp_path):
         ({"block_count": 2**31}, "layers are too many", ValueError),
         ({"block_count": 3}, "missing: model.layers.2", ValueError),
         ({"block_count": 1}, "unexpected: blk.1", ValueError),
-        ({"embedding_length": 2**31}, "misshaped: model.embed_tokens", ValueError),
+        (
+            {"embedding_length": 2**31, "rope.dimension_count": 2**29},
+            r"misshaped: model\.embed_tokens",
+            ValueError,
+        ),
         ({"feed_forward_length": 95}, r"gate_proj.*\[96, 64\], expected \[95", ValueError),
         ({"attention.head_count": 0}, "num_attention_heads", ValueError),
         ({"attention.head_count": 3}, "must divide", ValueError),
@@ -201,7 +204,8 @@ def test_no_file(tmp_path):
         ({"rope.dimension_count": 8}, "turns 8 of 16", NotImplementedError),
         ({"model": "llama"}, "tokenizer of kind 'llama'", NotImplementedError),
         ({"pre": "unheard-of"}, "unheard-of", NotImplementedError),
-        ({"tokens": WORDS[:-1]}, r"misshaped: model\.embed_tokens", ValueError),
+        ({"tokens": WORDS[:-1]}, "tokens and merges do not fit", ValueError),
+        ({"tokens": [*WORDS, "more"]}, r"misshaped: model\.embed_tokens", ValueError),
         ({"tokens": [*WORDS[:-1], "!"]}, "same token twice", ValueError),
         ({"token_type": [1, 2]}, "token_type", ValueError),
         ({"merges": ["ab"]}, "list of pairs", ValueError),
@@ -293,14 +297,14 @@ def test_changed_bytes_of_a_models_header(sound, tmp_path):
     most = 40 * len(content)
     outcomes = []
     tracemalloc.start()
-    for _ in range(150):
+    for _ in range(80):
         changed = bytearray(content)
         for _ in range(chance.randint(1, 3)):
             changed[chance.randrange(first)] = chance.choice([0, 1, 127, 128, 255])
         outcomes.append(read_or_refuse(spoiled(tmp_path, changed)))
         assert tracemalloc.get_traced_memory()[1] < most
     tracemalloc.stop()
-    assert 10 < sum(outcomes) < 140  # names of tokens may change; sizes may not
+    assert 5 < sum(outcomes) < 75  # names of tokens may change; sizes may not
 
 
 def test_huge_numbers_in_each_eight_bytes(tiny, tmp_path):
