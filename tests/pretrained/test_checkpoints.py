@@ -461,4 +461,6 @@ def test_the_hub_is_asked_for_no_pickle(monkeypatch, checkpoint, encoder):
     assert_same_parameters(loaded.model, encoder)
     ((hub_id, revision, patterns),) = asked
     assert (hub_id, revision) == ("bert-base-uncased", "main")
-    assert {Path(pattern).suffix for pattern in patterns} == {".json", ".txt", ".safetensors"}
+    assert {Path(pattern).suffix for pattern in patterns} == {
+        ".json", ".jinja", ".txt", ".safetensors",
+    }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from trivium.models.bert import Bert, BertClassifier, BertConfig, mean_pool
 from trivium.models.convolution import ConvClassifier
+from trivium.models.llama import KeyValueCache, Llama, LlamaConfig
 from trivium.models.mlp import MLP
 from trivium.models.recurrence import LSTMClassifier
 
@@ -11,6 +12,9 @@ __all__ = [
     "BertClassifier",
     "BertConfig",
     "ConvClassifier",
+    "KeyValueCache",
     "LSTMClassifier",
+    "Llama",
+    "LlamaConfig",
     "mean_pool",
 ]

@@ -144,45 +144,11 @@ def minilm() -> Pretrained:
     if not weights.is_file():
         raise ValueError(f"{folder} has no model.safetensors: install {_MINILM_PACKAGE} again")
     files.check_sha256(weights, _MINILM_SHA256)
-    return from_huggingface(folder)
+    return read(folder)
 
 
-def from_huggingface(folder_or_id: str | Path, *, revision: str | None = None) -> Pretrained:
-    """Load any BERT encoder from a folder or from the Hugging Face hub, by its id.
-
-    The checkpoint must be in safetensors, whole or in shards, with or without the prefix "bert.";
-    heads for other tasks are left out. Parameters become float32 whatever they are stored as.
-
-    revision: branch, tag or commit on the hub.
-
-    Raises ValueError where the folder, its config, its tokenizer or its weights are not a BERT's,
-    naming missing, unexpected and misshaped parameters; where there are only pickled weights,
-    which can run code when read; and for an id or revision that the hub does not have.
-    Raises NotImplementedError for variants of BERT that `Bert` does not compute, and
-    ConnectionError where the hub cannot be reached.
-    """
-    folder = Path(folder_or_id)
-    if folder.is_dir():
-        if revision is not None:
-            raise ValueError(
-                f"revision={revision!r} only means something on the hub, not for a folder"
-            )
-    elif isinstance(folder_or_id, Path) or folder.is_absolute():
-        raise ValueError(f"no folder {folder}")
-    else:
-        folder = files.fetch(
-            folder_or_id,
-            revision,
-            [
-                "config.json",
-                "tokenizer.json",
-                "tokenizer_config.json",
-                "vocab.txt",
-                "model.safetensors",
-                "model.safetensors.index.json",
-                "model-*-of-*.safetensors",
-            ],
-        )
+def read(folder: Path) -> Pretrained:
+    """Load a BERT encoder from a folder in Hugging Face's form; see `from_huggingface`."""
     config = _read_config(folder / "config.json")
     tokenizer = _read_tokenizer(folder, config)
     return Pretrained(_read_model(folder, config), tokenizer, config)

@@ -23,6 +23,36 @@ def check_sha256(path: Path, expected: str) -> None:
         raise ValueError(f"{path} has SHA-256 {found}, expected {expected}")
 
 
+# What a checkpoint in Hugging Face's form may consist of, of all that a repository may hold.
+_CHECKPOINT = [
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "vocab.txt",
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "model-*-of-*.safetensors",
+]
+
+
+def locate(folder_or_id: str | Path, revision: str | None) -> Path:
+    """The folder of a checkpoint, here or, by its id, in the hub's cache.
+
+    Raises ValueError for a folder that is not there and a revision of one that is; and as `fetch`.
+    """
+    folder = Path(folder_or_id)
+    if folder.is_dir():
+        if revision is not None:
+            raise ValueError(
+                f"revision={revision!r} only means something on the hub, not for a folder"
+            )
+        return folder
+    if isinstance(folder_or_id, Path) or folder.is_absolute():
+        raise ValueError(f"no folder {folder}")
+    return fetch(folder_or_id, revision, _CHECKPOINT)
+
+
 def fetch(hub_id, revision, patterns) -> Path:
     """Download the files that match the patterns into the hub's cache; return their folder."""
     from huggingface_hub import snapshot_download
