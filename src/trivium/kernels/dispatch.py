@@ -109,6 +109,22 @@ TABLE: dict[str, dict[str, tuple[Row, ...]]] = {
             _DEFINITION,
         ),
     },
+    "linear_attention": {
+        "other": (
+            Row("chunked", _always, "TODO"),
+            _DEFINITION,
+        ),
+    },
+    "selective_scan": {
+        "cpu": (
+            Row("reference", _always, "TODO"),
+            Row("associative", _never, "log2(T) passes over states that fit no cache"),
+        ),
+        "other": (
+            Row("associative", _always, "2 log2(T) launches rather than T"),
+            _DEFINITION,
+        ),
+    },
     "attention": {
         "other": (
             Row(

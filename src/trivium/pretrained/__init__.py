@@ -2,8 +2,9 @@
 
 from trivium.pretrained import bert
 from trivium.pretrained.bert import Pretrained, from_huggingface, to_huggingface
+from trivium.pretrained.recipes import Recipe, recipe
 
-__all__ = ["Pretrained", "from_huggingface", "load", "to_huggingface"]
+__all__ = ["Pretrained", "Recipe", "from_huggingface", "load", "recipe", "to_huggingface"]
 
 _CHECKPOINTS = {"minilm": bert.minilm}
 
