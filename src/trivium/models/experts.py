@@ -108,7 +108,8 @@ def balance_loss(experts, probabilities) -> jax.Array:
     experts [M, K]: the choices. probabilities [M, E]: what the router gave every expert.
     Source: Fedus et al. 2022, eq. 4.
     """
+    experts, probabilities = jnp.asarray(experts), jnp.asarray(probabilities)
     count = probabilities.shape[-1]
     chosen = jax.nn.one_hot(experts, count, dtype=probabilities.dtype)
-    share = chosen.mean(axis=range(experts.ndim))
-    return count * jnp.sum(share * probabilities.mean(axis=range(probabilities.ndim - 1)))
+    share = chosen.mean(axis=tuple(range(experts.ndim)))
+    return count * jnp.sum(share * probabilities.mean(axis=tuple(range(probabilities.ndim - 1))))
