@@ -63,11 +63,11 @@ def king_james() -> KingJames:
     verses = parse_verses(read(file).decode("ascii"), file.name)
     characters = "".join(sorted({*"".join(verses), "\n"}))
     cuts = (0, len(verses) - 2 * HELD_OUT, len(verses) - HELD_OUT, len(verses))
-    parts = (
+    train, validation, test = (
         _encode("".join(verse + "\n" for verse in verses[first:past]), characters)
         for first, past in pairwise(cuts)
     )
-    return KingJames(*parts, characters)
+    return KingJames(train, validation, test, characters)
 
 
 def parse_verses(text: str, name: str) -> list[str]:
