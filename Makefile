@@ -20,6 +20,7 @@ help:
 	@echo "make test     build the book, then style, types and every test, in a real browser too"
 	@echo "make serve    serve the built book on http://127.0.0.1:$(PORT)"
 	@echo "make bench    run the benchmarks against TensorFlow and PyTorch (installs them, apart)"
+	@echo "make train-X  train what recipes/X.py says, anew (minutes; make train-structures)"
 	@echo "make format   rewrite the code in the project's style"
 	@echo "make lock     resolve requirements.lock anew"
 	@echo "make clean    remove what was built (the environment stays)"
@@ -70,6 +71,10 @@ $(BENCH)/.ready: requirements.lock pyproject.toml
 
 bench: $(BENCH)/.ready
 	@for script in benchmarks/[!_]*.py; do echo "== $$script"; $(BENCH)/bin/python $$script || exit 1; done
+
+# The trainings whose weights and records lie under recipes/. One that was stopped goes on.
+train-%: $(VENV)/.ready
+	$(BIN)/python recipes/$*.py
 
 lock: $(VENV)/.ready
 	$(LOCK) --upgrade pyproject.toml --output-file requirements.lock

@@ -109,7 +109,7 @@ def test_the_address_is_that_of_the_repository_installed_from(monkeypatch, origi
             return json.dumps(origin) if origin and name == "direct_url.json" else None
 
     monkeypatch.setattr(importlib.metadata, "distribution", lambda name: Installed())
-    assert files._own("x/y.csv") == expected
+    assert files.own("x/y.csv") == expected
 
 
 def test_without_a_repository_the_error_says_where_to_put_the_file(monkeypatch, tmp_path):

@@ -108,6 +108,27 @@ CASES = {
         lambda batch: (normal(0, batch, 5, 3), normal(1, batch, 5, 3), normal(2, batch, 3)),
         3,
     ),
+    # Features above zero, as normalizing asks for.
+    "linear_attention": Case(
+        lambda q, k, v, **options: kernels.linear_attention(q**2 + 1, k**2 + 1, v, **options),
+        lambda batch: (
+            normal(0, batch, 5, 2, 3),
+            normal(1, batch, 5, 2, 3),
+            normal(2, batch, 5, 2, 4),
+        ),
+        3,
+    ),
+    "selective_scan": Case(
+        lambda x, step, b, c, a, **options: kernels.selective_scan(
+            x, step**2, -(a**2), b, c, **options
+        ),
+        lambda batch: (
+            *(normal(n, batch, 5, 3) for n in range(2)),
+            *(normal(n, batch, 5, 2) for n in (2, 3)),
+            normal(4, 3, 2),
+        ),
+        4,
+    ),
     "attention": Case(
         attend,
         lambda batch: (
@@ -283,6 +304,10 @@ MARKS = {
     ("avg_pool", "reference"): lambda text: re.search(r"stablehlo\.slice .*xf32>", text),
     ("linear_recurrence", "associative"): lambda text: "stablehlo.while" not in text,
     ("linear_recurrence", "reference"): lambda text: "stablehlo.while" in text,
+    ("linear_attention", "chunked"): lambda text: "stablehlo.while" not in text,
+    ("linear_attention", "reference"): lambda text: "stablehlo.while" in text,
+    ("selective_scan", "associative"): lambda text: "stablehlo.while" not in text,
+    ("selective_scan", "reference"): lambda text: "stablehlo.while" in text,
     ("attention", "blockwise"): lambda text: "stablehlo.while" in text,
     ("attention", "reference"): lambda text: "stablehlo.while" not in text,
     ("layer_norm", "reference"): lambda text: "stablehlo.rsqrt" in text,

@@ -4,6 +4,7 @@ from trivium.data.examples import Examples
 from trivium.data.fashion_mnist import FashionMNIST, fashion_mnist
 from trivium.data.fetch import CorruptFileError, DownloadError, cache_folder
 from trivium.data.japanese_vowels import JapaneseVowels, japanese_vowels
+from trivium.data.king_james import KingJames, king_james
 from trivium.data.landmark_models import LandmarkModels, landmark_models
 from trivium.data.movie_snippets import MovieSnippets, movie_snippets
 
@@ -13,11 +14,13 @@ __all__ = [
     "Examples",
     "FashionMNIST",
     "JapaneseVowels",
+    "KingJames",
     "LandmarkModels",
     "MovieSnippets",
     "cache_folder",
     "fashion_mnist",
     "japanese_vowels",
+    "king_james",
     "landmark_models",
     "movie_snippets",
 ]

@@ -145,9 +145,10 @@ MOVIE_SNIPPETS = DataSet(
 )
 
 
-def _own(name: str) -> tuple[str, ...]:
+def own(name: str, folder: str = "data") -> tuple[str, ...]:
     """Where a file of the book's own lies: in the repository that pip installed trivium from.
 
+    name: its path below the repository's `folder`.
     Without a public one (a checkout, or a copy installed from a folder) there is no address.
     """
     try:
@@ -159,7 +160,7 @@ def _own(name: str) -> tuple[str, ...]:
     found = re.fullmatch(r"https://github\.com/([^/]+/[^/]+?)(?:\.git)?/?", origin.get("url", ""))
     if not found or not commit:
         return ()
-    return (f"https://raw.githubusercontent.com/{found[1]}/{commit}/data/{name}",)
+    return (f"https://raw.githubusercontent.com/{found[1]}/{commit}/{folder}/{name}",)
 
 
 _LANDMARKS = "landmark-models/landmark_models.csv"
@@ -171,7 +172,7 @@ LANDMARK_MODELS = DataSet(
             name=_LANDMARKS,
             sha256="5881389681beb76a9b2d57613726bc9e4b0639a5ebe91b1fa54e861b20015254",
             size=4_424,
-            addresses=_own(_LANDMARKS),
+            addresses=own(_LANDMARKS),
         ),
     ),
     license="CC-BY-4.0",
@@ -179,4 +180,21 @@ LANDMARK_MODELS = DataSet(
     source="the works that its column `sources` names, in `references.bib`",
 )
 
-DATA_SETS = (FASHION_MNIST, JAPANESE_VOWELS, MOVIE_SNIPPETS, LANDMARK_MODELS)
+_KING_JAMES = "king-james/king-james.txt.gz"
+
+KING_JAMES = DataSet(
+    name="King James Bible",
+    files=(
+        DataFile(
+            name=_KING_JAMES,
+            sha256="cd45f0c9cedab8e4439bd6486c8952c77cc8b0ecc5d1f6ae3513f2039f47229d",
+            size=4_404_412,
+            addresses=own(_KING_JAMES),
+        ),
+    ),
+    license="LicenseRef-public-domain",
+    citation="The Holy Bible (1611). Authorized King James Version.",
+    source="https://tracker.debian.org/pkg/bible-kjv",
+)
+
+DATA_SETS = (FASHION_MNIST, JAPANESE_VOWELS, MOVIE_SNIPPETS, LANDMARK_MODELS, KING_JAMES)

@@ -7,11 +7,13 @@ Each kernel is written twice or more: first the form that reads like its formula
 from trivium.kernels.attention import attention
 from trivium.kernels.convolution import conv2d
 from trivium.kernels.dispatch import implementations
+from trivium.kernels.linear_attention import linear_attention
 from trivium.kernels.linear_recurrence import linear_recurrence
 from trivium.kernels.normalization import layer_norm, rms_norm
 from trivium.kernels.pooling import avg_pool, max_pool
 from trivium.kernels.recurrence import gru, lstm, rnn
 from trivium.kernels.rotary import rotary
+from trivium.kernels.selective_scan import selective_scan
 
 __all__ = [
     "attention",
@@ -20,10 +22,12 @@ __all__ = [
     "gru",
     "implementations",
     "layer_norm",
+    "linear_attention",
     "linear_recurrence",
     "lstm",
     "max_pool",
     "rms_norm",
     "rnn",
     "rotary",
+    "selective_scan",
 ]

@@ -109,6 +109,26 @@ TABLE: dict[str, dict[str, tuple[Row, ...]]] = {
             _DEFINITION,
         ),
     },
+    "linear_attention": {
+        "other": (
+            Row(
+                "chunked",
+                _always,
+                "16x256x4x12: gradient 24 ms, reference 36; no loop over steps to launch",
+            ),
+            _DEFINITION,
+        ),
+    },
+    "selective_scan": {
+        "cpu": (
+            Row("reference", _always, "16x256x64, 8 states: gradient 64 ms, associative 232"),
+            Row("associative", _never, "log2(T) passes over states that fit no cache"),
+        ),
+        "other": (
+            Row("associative", _always, "2 log2(T) launches rather than T"),
+            _DEFINITION,
+        ),
+    },
     "attention": {
         "other": (
             Row(

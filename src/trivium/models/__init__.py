@@ -1,20 +1,58 @@
 """Models as flax.nnx modules, one file a family."""
 
 from trivium.models.bert import Bert, BertClassifier, BertConfig, mean_pool
+from trivium.models.convnext import ConvNeXt
 from trivium.models.convolution import ConvClassifier
+from trivium.models.experts import MixtureOfExperts
+from trivium.models.language import (
+    Block,
+    CausalAttention,
+    FeedForward,
+    LanguageModel,
+    Recurrence,
+    bits_per_symbol,
+)
+from trivium.models.linear_attention import LinearAttention
 from trivium.models.llama import KeyValueCache, Llama, LlamaConfig
 from trivium.models.mlp import MLP
 from trivium.models.recurrence import LSTMClassifier
+from trivium.models.state_space import SelectiveStateSpace
+from trivium.models.structures import (
+    hybrid,
+    linear_transformer,
+    mixture_of_experts,
+    recurrent_model,
+    selective_model,
+    transformer,
+)
+from trivium.models.vit import ViT
 
 __all__ = [
     "MLP",
     "Bert",
     "BertClassifier",
     "BertConfig",
+    "Block",
+    "CausalAttention",
     "ConvClassifier",
+    "ConvNeXt",
+    "FeedForward",
     "KeyValueCache",
     "LSTMClassifier",
+    "LanguageModel",
+    "LinearAttention",
     "Llama",
     "LlamaConfig",
+    "MixtureOfExperts",
+    "Recurrence",
+    "SelectiveStateSpace",
+    "ViT",
+    "bits_per_symbol",
+    "hybrid",
+    "linear_transformer",
     "mean_pool",
+    "mixture_of_experts",
+    "recurrent_model",
+    "selective_model",
+    "transformer",
 ]

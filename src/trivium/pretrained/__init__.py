@@ -7,20 +7,34 @@ from typing import Any
 import numpy as np
 
 from trivium.models import Bert, Llama
-from trivium.pretrained import bert, files, llama
-from trivium.pretrained.bert import Pretrained
+from trivium.pretrained import bert, efficientnet, files, llama
+from trivium.pretrained.bert import Pretrained, first_layers, save_huggingface
+from trivium.pretrained.efficientnet import PretrainedEfficientNet
+from trivium.pretrained.keras import from_keras, to_keras
 from trivium.pretrained.llama import PretrainedLlama, from_gguf
+from trivium.pretrained.recipes import Recipe, recipe
 
 __all__ = [
     "Pretrained",
+    "PretrainedEfficientNet",
     "PretrainedLlama",
+    "Recipe",
+    "first_layers",
     "from_gguf",
     "from_huggingface",
+    "from_keras",
     "load",
+    "recipe",
+    "save_huggingface",
     "to_huggingface",
+    "to_keras",
 ]
 
-_CHECKPOINTS: dict[str, Callable[..., Any]] = {"minilm": bert.minilm, "smollm2-135m": llama.smollm2}
+_CHECKPOINTS: dict[str, Callable[..., Any]] = {
+    "minilm": bert.minilm,
+    "smollm2-135m": llama.smollm2,
+    "efficientnet-lite0": efficientnet.lite0,
+}
 # Readers by the model_type of a config.json.
 _FAMILIES: dict[str, Callable[..., Any]] = {"bert": bert.read, "llama": llama.read}
 
@@ -28,15 +42,18 @@ _FAMILIES: dict[str, Callable[..., Any]] = {"bert": bert.read, "llama": llama.re
 def load(name: str, **options: Any) -> Any:
     """Load one of the checkpoints that the book uses.
 
-    "minilm" is all-MiniLM-L6-v2, a `Pretrained`; "smollm2-135m" is SmolLM2-135M-Instruct, a
-    `PretrainedLlama`, whose weights can be kept in bfloat16 with `dtype=jnp.bfloat16`.
+    "minilm" is all-MiniLM-L6-v2, an encoder of sentences, a `Pretrained`; "smollm2-135m" is
+    SmolLM2-135M-Instruct, a `PretrainedLlama`, whose weights can be kept in bfloat16 with
+    `dtype=jnp.bfloat16`; "efficientnet-lite0" names what is on a photograph, a
+    `PretrainedEfficientNet`.
 
-    The files are those of the package that the book installs, else they are fetched once from
-    the Hugging Face hub; weights with a known SHA-256 must have it. Of SmolLM2 the package has a
-    version in about 4 bits a weight, the hub the original.
+    The files of the first two are those of the package that the book installs, else they are
+    fetched once from the Hugging Face hub; those of the third belong to the book's data. Weights
+    with a known SHA-256 must have it. Of SmolLM2 the package has a version in about 4 bits a
+    weight, the hub the original.
 
     Raises ValueError for an unknown name and for weights with another hash; ConnectionError
-    where the hub cannot be reached.
+    where the hub cannot be reached; `trivium.data.DownloadError` where the data cannot.
     """
     if name not in _CHECKPOINTS:
         known = ", ".join(f'"{each}"' for each in _CHECKPOINTS)

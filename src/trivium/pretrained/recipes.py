@@ -1,0 +1,94 @@
+"""What the book's own trainings left: weights in half precision and the record of the run."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from trivium.data import CorruptFileError, DownloadError, cache_folder
+from trivium.data.files import own
+from trivium.pretrained.files import read_json
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One recipe's folder: `record`, what its runs wrote down, and a file of weights for each."""
+
+    name: str
+    record: dict[str, Any]
+
+    def restore(self, run: str, model: nnx.Module) -> nnx.Module:
+        """Put the weights of a run into a model of the same shapes, and hand the model back.
+
+        Raises ValueError for an unknown run, for weights with another hash than the record says,
+        and for a model whose parameters have other names or shapes.
+        """
+        runs = self.record["runs"]
+        if run not in runs:
+            raise ValueError(f"run: expected one of {', '.join(runs)}, received {run!r}")
+        path = _find(self.name, f"{run}.safetensors")
+        content = path.read_bytes()
+        found = hashlib.sha256(content).hexdigest()
+        if found != runs[run]["sha256"]:
+            raise CorruptFileError(
+                f"{path} has SHA-256 {found}, the record says {runs[run]['sha256']}"
+            )
+        from safetensors.numpy import load
+
+        arrays = load(content)
+        state = nnx.state(model, nnx.Param)
+        places = {".".join(map(str, place)): leaf for place, leaf in nnx.to_flat_state(state)}
+        there = {name: leaf.shape for name, leaf in places.items()}
+        stored = {name: array.shape for name, array in arrays.items()}
+        if there != stored:
+            differing = sorted(
+                name for name in there.keys() | stored.keys() if there.get(name) != stored.get(name)
+            )
+            raise ValueError(
+                f"model: its parameters are not those of {run!r}; they differ in "
+                f"{', '.join(differing[:5])}"
+            )
+        for name, leaf in places.items():
+            leaf[...] = jnp.asarray(arrays[name].astype(np.float32))
+        nnx.update(model, state)
+        return model
+
+
+def recipe(name: str) -> Recipe:
+    """The record and weights under `recipes/` of the repository, by the recipe's name.
+
+    A checkout's own files are read; a copy of trivium that pip installed from a public repository
+    downloads them from there, at the same commit.
+
+    Raises ValueError for a name that is none, and DownloadError where the files are not to be had.
+    """
+    if not name.isidentifier():
+        raise ValueError(f"name: expected a recipe's name, received {name!r}")
+    return Recipe(name, read_json(_find(name, "record.json")))
+
+
+def _find(name: str, file: str) -> Path:
+    source = Path(__file__).resolve().parents[2]
+    if source.name == "src" and (source.parent / "recipes").is_dir():
+        path = source.parent / "recipes" / name / file
+        if not path.is_file():
+            raise ValueError(f"there is no recipes/{name}/{file}: run make train-{name}")
+        return path
+    import pooch
+
+    path = Path(cache_folder()) / "recipes" / name / file
+    addresses = own(f"{name}/{file}", "recipes")
+    # A record is fetched anew each time: one of another commit names other weights.
+    if path.is_file() and (file != "record.json" or not addresses):
+        return path
+    if not addresses:
+        raise DownloadError(f"recipes/{name}/{file} is in the repository: put it at {path}")
+    try:
+        pooch.retrieve(addresses[0], known_hash=None, fname=file, path=path.parent)
+    except Exception as error:
+        raise DownloadError(f"{addresses[0]} could not be downloaded: {error}") from error
+    return path

@@ -1,0 +1,61 @@
+"""The book's own weights: found, checked by hash, and put into a model of the same shapes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flax import nnx
+
+from trivium.data import CorruptFileError, DownloadError
+from trivium.models import structures
+from trivium.pretrained import Recipe, recipe, recipes
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_records_weights_are_there_and_restored():
+    found = recipe("structures")
+    model = structures.recurrent_model(63, rngs=nnx.Rngs(1))
+    assert found.restore("lstm", model) is model
+    # Half precision: what float16 holds, in float32.
+    kernel = np.asarray(model.answer.kernel[...])
+    assert kernel.dtype == np.float32
+    np.testing.assert_array_equal(kernel, kernel.astype(np.float16))
+    assert set(found.record["runs"]) >= {"transformer", "lstm", "vit"}
+
+
+def test_all_weights_together_stay_small():
+    files = list((ROOT / "recipes" / "structures").glob("*.safetensors"))
+    assert sum(file.stat().st_size for file in files) < 2.2e6
+
+
+def test_a_model_of_other_shapes_is_refused():
+    model = structures.recurrent_model(63, width=24, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"not those of 'lstm'; they differ in answer.kernel"):
+        recipe("structures").restore("lstm", model)
+
+
+def test_other_bytes_are_refused():
+    record = json.loads(json.dumps(recipe("structures").record))
+    record["runs"]["lstm"]["sha256"] = "0" * 64
+    with pytest.raises(CorruptFileError, match=r"lstm.safetensors has SHA-256 .* record says 000"):
+        Recipe("structures", record).restore(
+            "lstm", structures.recurrent_model(63, rngs=nnx.Rngs(0))
+        )
+
+
+@pytest.mark.parametrize("name", ["nothing", "../data"])
+def test_unknown_names(name):
+    with pytest.raises(ValueError, match="recipe"):
+        recipe(name)
+    with pytest.raises(ValueError, match="run: expected one of"):
+        recipe("structures").restore("gpt", structures.recurrent_model(63, rngs=nnx.Rngs(0)))
+
+
+def test_without_a_repository_the_error_says_where_to_put_the_file(monkeypatch, tmp_path):
+    monkeypatch.setattr(recipes, "__file__", str(tmp_path / "site/trivium/pretrained/recipes.py"))
+    monkeypatch.setenv("TRIVIUM_DATA", str(tmp_path))
+    monkeypatch.setattr(recipes, "own", lambda name, folder: ())
+    with pytest.raises(DownloadError, match=r"recipes/structures/record.json is in the repository"):
+        recipe("structures")
