@@ -20,6 +20,7 @@ ALLOWED = {
                    "gguf", "jinja2", "trivium.models", "trivium.data"},
     "generate": {"jax", "flax", "numpy", "trivium.models"},
     "figures": {"numpy", "matplotlib", "IPython"},
+    "interpret": {"jax"},
     "timing": {"jax"},
 }  # fmt: skip
 

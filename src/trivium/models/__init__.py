@@ -2,6 +2,7 @@
 
 from trivium.models.bert import Bert, BertClassifier, BertConfig, mean_pool
 from trivium.models.convolution import ConvClassifier
+from trivium.models.efficientnet import EfficientNet, EfficientNetConfig
 from trivium.models.mlp import MLP
 from trivium.models.recurrence import LSTMClassifier
 
@@ -11,6 +12,8 @@ __all__ = [
     "BertClassifier",
     "BertConfig",
     "ConvClassifier",
+    "EfficientNet",
+    "EfficientNetConfig",
     "LSTMClassifier",
     "mean_pool",
 ]
