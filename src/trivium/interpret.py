@@ -39,7 +39,8 @@ def smooth_grad(f, x, label, *, key, samples=16, noise=0.15) -> jax.Array:
     scale = noise * (x.max(axes, keepdims=True) - x.min(axes, keepdims=True))
 
     def add(total, key):
-        return total + saliency(f, x + scale * jax.random.normal(key, x.shape, x.dtype), label), None
+        noisy = x + scale * jax.random.normal(key, x.shape, x.dtype)
+        return total + saliency(f, noisy, label), None
 
     return jax.lax.scan(add, jnp.zeros_like(x), jax.random.split(key, samples))[0] / samples
 

@@ -65,7 +65,8 @@ def test_other_images_are_refused(images, message):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"stem": 0}, {"classes": 2.0}, {"stages": ((1, 2, 3),)}, {"stages": ((1, 2, 0, 1, 3),)}]
+    "wrong",
+    [{"stem": 0}, {"classes": 2.0}, {"stages": ((1, 2, 3),)}, {"stages": ((1, 2, 0, 1, 3),)}],
 )
 def test_sizes_that_no_network_has_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
