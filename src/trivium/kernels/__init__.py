@@ -10,19 +10,23 @@ from trivium.kernels.dispatch import implementations
 from trivium.kernels.linear_recurrence import linear_recurrence
 from trivium.kernels.normalization import layer_norm, rms_norm
 from trivium.kernels.pooling import avg_pool, max_pool
+from trivium.kernels.quantization import Quantized, dequantize, quantize
 from trivium.kernels.recurrence import gru, lstm, rnn
 from trivium.kernels.rotary import rotary
 
 __all__ = [
+    "Quantized",
     "attention",
     "avg_pool",
     "conv2d",
+    "dequantize",
     "gru",
     "implementations",
     "layer_norm",
     "linear_recurrence",
     "lstm",
     "max_pool",
+    "quantize",
     "rms_norm",
     "rnn",
     "rotary",
