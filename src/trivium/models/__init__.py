@@ -15,6 +15,13 @@ from trivium.models.language import (
 )
 from trivium.models.linear_attention import LinearAttention
 from trivium.models.llama import KeyValueCache, Llama, LlamaConfig
+from trivium.models.low_rank import (
+    LowRank,
+    add_low_rank,
+    low_rank_weights,
+    merge_low_rank,
+    set_low_rank_weights,
+)
 from trivium.models.mlp import MLP
 from trivium.models.recurrence import LSTMClassifier
 from trivium.models.state_space import SelectiveStateSpace
@@ -46,16 +53,21 @@ __all__ = [
     "LinearAttention",
     "Llama",
     "LlamaConfig",
+    "LowRank",
     "MixtureOfExperts",
     "Recurrence",
     "SelectiveStateSpace",
     "ViT",
+    "add_low_rank",
     "bits_per_symbol",
     "hybrid",
     "linear_transformer",
+    "low_rank_weights",
     "mean_pool",
+    "merge_low_rank",
     "mixture_of_experts",
     "recurrent_model",
     "selective_model",
+    "set_low_rank_weights",
     "transformer",
 ]
