@@ -19,6 +19,7 @@ ALLOWED = {
     "pretrained": {"jax", "flax", "numpy", "safetensors", "tokenizers", "huggingface_hub", "pooch",
                    "gguf", "jinja2", "trivium.models", "trivium.data"},
     "generate": {"jax", "flax", "numpy", "trivium.models"},
+    "fairness": {"numpy"},
     "figures": {"numpy", "matplotlib", "IPython"},
     "timing": {"jax"},
 }  # fmt: skip
@@ -27,6 +28,7 @@ CHAPTERS = {
     "trivium", "jax", "flax", "optax", "orbax", "numpy", "scipy", "matplotlib", "sklearn", "pandas",
     "keras", "tokenizers", "safetensors", "transformers", "tqdm", "IPython", "skimage", "PIL",
     "gguf", "jinja2", "fairlearn", "grain", "kagglehub", "treescope", "huggingface_hub",
+    "threadpoolctl",
 }  # fmt: skip
 
 

@@ -169,10 +169,10 @@ def _extract(download: bytes, file: DataFile, address: str) -> bytes:
                     if PurePosixPath(name).name in (member, plain):
                         return packed(PurePosixPath(name).name, archive.read(name))
         elif address.endswith(".tar.gz"):
-            with tarfile.open(fileobj=io.BytesIO(download), mode="r:gz") as archive:
-                for entry in archive:
+            with tarfile.open(fileobj=io.BytesIO(download), mode="r:gz") as tape:
+                for entry in tape:
                     if entry.isfile() and PurePosixPath(entry.name).name in (member, plain):
-                        extracted = archive.extractfile(entry)
+                        extracted = tape.extractfile(entry)
                         if extracted is not None:
                             return packed(PurePosixPath(entry.name).name, extracted.read())
         else:
