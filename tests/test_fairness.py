@@ -32,7 +32,7 @@ def test_lots_give_expected_rates():
 def test_a_rate_of_nobody_is_nan():
     rates = group_rates([1, 1, 0], [0, 0, 0], [0, 0, 2])
     assert np.isnan(rates.ppv).all()
-    assert np.isnan(rates.fpr[0]) and np.isnan(rates.tpr[2]) and np.isnan(rates.base[1])
+    assert np.isnan([rates.fpr[0], rates.tpr[2], rates.base[1]]).all()
 
 
 def test_fairlearn_counts_the_same():

@@ -1,12 +1,13 @@
 """How a classifier's answers fall on the groups of people it answers about."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 
-class GroupRates(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class GroupRates:
     """Rates of yes-or-no answers in each of G groups, float64 [G]; NaN where nobody is counted.
 
     count: people. base: share whose label is 1. selection: share answered yes. accuracy: share
@@ -51,7 +52,7 @@ def group_rates(labels: ArrayLike, answers: ArrayLike, groups: ArrayLike) -> Gro
         raise ValueError("groups must be integers from 0")
 
     def total(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.bincount(g, values, minlength=int(g.max()) + 1)
+        return np.asarray(np.bincount(g, values, minlength=int(g.max()) + 1), np.float64)
 
     y = y.astype(np.float64)
     count, positive, yes, hits = total(np.ones_like(a)), total(y), total(a), total(a * y)
