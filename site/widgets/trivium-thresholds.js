@@ -37,8 +37,7 @@ export class ThresholdsWidget extends Widget {
     .layout { display: grid; gap: 14px 24px; grid-template-columns: minmax(0, 1fr); }
     .group { display: grid; gap: 4px; }
     .group canvas { width: 100%; height: 120px; box-shadow: 0 0 0 1px var(--grid); }
-    .slide { display: grid; grid-template-columns: minmax(0, 1fr); }
-    .slide output { font-variant-numeric: tabular-nums; font-weight: 600; }
+    .head output { font-variant-numeric: tabular-nums; font-weight: 600; }
     .head { display: flex; justify-content: space-between; }
     table { border-collapse: collapse; width: 100%; table-layout: fixed;
       font-variant-numeric: tabular-nums; }
