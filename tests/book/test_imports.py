@@ -20,6 +20,7 @@ ALLOWED = {
                    "gguf", "jinja2", "trivium.models", "trivium.data",
                    "trivium.generate"},
     "generate": {"jax", "flax", "numpy", "trivium.models"},
+    "fairness": {"numpy"},
     "figures": {"numpy", "matplotlib", "IPython"},
     "interpret": {"jax"},
     "timing": {"jax"},
@@ -29,6 +30,7 @@ CHAPTERS = {
     "trivium", "jax", "flax", "optax", "orbax", "numpy", "scipy", "matplotlib", "sklearn", "pandas",
     "keras", "tokenizers", "safetensors", "transformers", "tqdm", "IPython", "skimage", "PIL",
     "gguf", "jinja2", "fairlearn", "grain", "kagglehub", "treescope", "huggingface_hub",
+    "threadpoolctl",
 }  # fmt: skip
 
 

@@ -147,6 +147,16 @@ def test_download_is_unpacked_verified_and_kept(server, cache, path, body, make)
     assert server.asked == [path]
 
 
+@pytest.mark.parametrize(
+    ("path", "body"), [("/file.txt", CONTENT), ("/all.zip", zipped()), ("/all.tar.gz", tarred())]
+)
+def test_file_published_unpacked_is_kept_compressed(server, cache, path, body):
+    file = compressed(server.give(path, body))
+    assert fetch.read(file) == CONTENT
+    assert files_in(cache) == [file.name]
+    assert gzip.decompress((cache / file.name).read_bytes()) == CONTENT
+
+
 def test_cached_file_has_the_permissions_of_any_new_file(server, cache, tmp_path):
     fetch.read(plain(server.give("/file.txt", CONTENT)))
     (tmp_path / "new").touch()

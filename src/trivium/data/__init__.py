@@ -1,5 +1,6 @@
 """The book's data sets: NumPy in, NumPy out, the same bytes everywhere, checked by hash."""
 
+from trivium.data.adult import Adult, AdultRows, adult
 from trivium.data.examples import Examples
 from trivium.data.fashion_mnist import FashionMNIST, fashion_mnist
 from trivium.data.fetch import CorruptFileError, DownloadError, cache_folder
@@ -9,6 +10,8 @@ from trivium.data.landmark_models import LandmarkModels, landmark_models
 from trivium.data.movie_snippets import MovieSnippets, movie_snippets
 
 __all__ = [
+    "Adult",
+    "AdultRows",
     "CorruptFileError",
     "DownloadError",
     "Examples",
@@ -17,6 +20,7 @@ __all__ = [
     "KingJames",
     "LandmarkModels",
     "MovieSnippets",
+    "adult",
     "cache_folder",
     "fashion_mnist",
     "japanese_vowels",

@@ -152,23 +152,31 @@ def _download(file: DataFile, path: Path) -> bytes:
 
 
 def _extract(download: bytes, file: DataFile, address: str) -> bytes:
-    """The stored form of a file out of what its address gave: its archive's member, or all."""
+    """The stored form of a file out of what its address gave: its archive's member, or all.
+
+    Where a `.gz` is published unpacked, it is compressed here, as it lies in the repository.
+    """
     member = PurePosixPath(file.name).name
+    plain = member.removesuffix(".gz")
+
+    def packed(name: str, content: bytes) -> bytes:
+        return gzip.compress(content, mtime=0) if name == plain != member else content
+
     try:
         if address.endswith(".zip"):
             with zipfile.ZipFile(io.BytesIO(download)) as archive:
                 for name in archive.namelist():
-                    if PurePosixPath(name).name == member:
-                        return archive.read(name)
+                    if PurePosixPath(name).name in (member, plain):
+                        return packed(PurePosixPath(name).name, archive.read(name))
         elif address.endswith(".tar.gz"):
-            with tarfile.open(fileobj=io.BytesIO(download), mode="r:gz") as archive:
-                for entry in archive:
-                    if entry.isfile() and PurePosixPath(entry.name).name == member:
-                        extracted = archive.extractfile(entry)
+            with tarfile.open(fileobj=io.BytesIO(download), mode="r:gz") as tape:
+                for entry in tape:
+                    if entry.isfile() and PurePosixPath(entry.name).name in (member, plain):
+                        extracted = tape.extractfile(entry)
                         if extracted is not None:
-                            return extracted.read()
+                            return packed(PurePosixPath(entry.name).name, extracted.read())
         else:
-            return download
+            return packed(PurePosixPath(address).name, download)
     except _UNREADABLE as error:
         raise _corrupt(file, address, download, f" of archive, unreadable: {error}") from error
     raise _corrupt(file, address, download, f" of archive, without a member {member}")

