@@ -1,9 +1,23 @@
 """Real weights for the models: checkpoints that are read as data, never unpickled."""
 
 from trivium.pretrained import bert
-from trivium.pretrained.bert import Pretrained, from_huggingface, to_huggingface
+from trivium.pretrained.bert import (
+    Pretrained,
+    from_huggingface,
+    save_huggingface,
+    to_huggingface,
+)
+from trivium.pretrained.keras import from_keras, to_keras
 
-__all__ = ["Pretrained", "from_huggingface", "load", "to_huggingface"]
+__all__ = [
+    "Pretrained",
+    "from_huggingface",
+    "from_keras",
+    "load",
+    "save_huggingface",
+    "to_huggingface",
+    "to_keras",
+]
 
 _CHECKPOINTS = {"minilm": bert.minilm}
 
