@@ -70,6 +70,20 @@ def test_the_pooler_is_the_identity(tmp_path, encoder, tokenizer):
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "bert"
 
 
+def test_the_first_layers_end_where_the_whole_passes_by(tmp_path, encoder, tokenizer):
+    whole = pretrained.Pretrained(encoder, tokenizer, CONFIG)
+    cut = pretrained.first_layers(whole, 1)
+    assert cut.config.num_hidden_layers == 1
+    ids = np.array([[2, 5, 6, 8, 3]])
+    np.testing.assert_array_equal(cut.model(ids), encoder.hidden_states(ids)[1])
+    pretrained.save_huggingface(cut, tmp_path)
+    again = pretrained.from_huggingface(tmp_path)
+    np.testing.assert_array_equal(again.model(ids), cut.model(ids))
+    for wrong in (0, 3):
+        with pytest.raises(ValueError, match=rf"layers must lie in \[1, 2\], not {wrong}"):
+            pretrained.first_layers(whole, wrong)
+
+
 def test_refusals(tmp_path, encoder, tokenizer):
     loaded = pretrained.Pretrained(encoder, tokenizer, CONFIG)
     with pytest.raises(ValueError, match="tokenizer is needed"):

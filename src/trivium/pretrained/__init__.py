@@ -3,6 +3,7 @@
 from trivium.pretrained import bert
 from trivium.pretrained.bert import (
     Pretrained,
+    first_layers,
     from_huggingface,
     save_huggingface,
     to_huggingface,
@@ -11,6 +12,7 @@ from trivium.pretrained.keras import from_keras, to_keras
 
 __all__ = [
     "Pretrained",
+    "first_layers",
     "from_huggingface",
     "from_keras",
     "load",

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -274,6 +274,23 @@ def save_huggingface(
     for name, content in (("config.json", config), ("tokenizer_config.json", settings)):
         text = json.dumps(content, indent=2) + "\n"
         (folder / name).write_text(text, encoding="utf-8")
+
+
+def first_layers(encoder: Pretrained, layers: int) -> Pretrained:
+    """The encoder that ends after its first `layers` layers, with the same parameters.
+
+    The parameters are shared, not copied, and nothing is trained: the states that come out are
+    `encoder.model.hidden_states(...)[layers]`. Raises ValueError unless 1 <= layers <= the layers
+    that there are. Source: Sajjad et al. 2023 (dropping the top layers).
+    """
+    most = encoder.config.num_hidden_layers
+    if not 1 <= layers <= most:
+        raise ValueError(f"layers must lie in [1, {most}], not {layers}")
+    config = replace(encoder.config, num_hidden_layers=layers)
+    model = nnx.eval_shape(lambda: Bert(config, rngs=nnx.Rngs(0)))
+    model.embed = encoder.model.embed
+    model.blocks = nnx.List(list(encoder.model.blocks)[:layers])
+    return Pretrained(model, encoder.tokenizer, config)
 
 
 def _names(layers: int) -> Iterator[tuple[str, tuple[str, ...]]]:
