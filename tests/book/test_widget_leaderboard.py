@@ -20,7 +20,9 @@ def test_scores_are_those_of_the_rows(visit):  # noqa: F811
     public[data["shuffled"][: data["publics"][0]]] = True
     right = np.where(swapped, data["second"], data["first"])
     np.testing.assert_allclose(trace[-1], [right[public].mean(), right[~public].mean()])
-    np.testing.assert_allclose(trace[0], [data["first"][public].mean(), data["first"][~public].mean()])
+    np.testing.assert_allclose(
+        trace[0], [data["first"][public].mean(), data["first"][~public].mean()]
+    )
     assert not swapped[np.setdiff1d(np.arange(len(swapped)), data["order"])].any()
     # Kept only where the public score rises.
     assert (np.diff(trace[:, 0]) >= 0).all()
