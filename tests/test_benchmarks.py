@@ -124,6 +124,18 @@ def test_growth_has_ceilings_and_curves():
             assert point["bytes"] > 0
 
 
+def test_the_encoders_agree_with_transformers():
+    record = read("huggingface_agreement")
+    assert {"torch", "transformers", "tokenizers", "safetensors"} <= set(record["versions"])
+    assert len(record["cases"]) == 2
+    for case in record["cases"].values():
+        assert case["same_ids"]
+        assert case["missing"] == case["unexpected"] == []
+        assert len(case["difference"]) == len(record["sentences"])
+        # Differences of exactly nothing would mean that a model was compared with itself.
+        assert 0 < max(case["difference"]) < 1e-4 < case["largest_state"]
+
+
 def test_competitors_must_agree(harness):
     right, wrong = np.array([1.0, 2.0, 4.0]), np.array([1.0, 2.0, 4.001])
     harness.agree({"a": {"": [right]}, "b": {"one": [right], "two": [right + 1e-6]}})

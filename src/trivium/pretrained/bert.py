@@ -1,8 +1,9 @@
 """BERT encoders: read from and written to checkpoints in Hugging Face's form."""
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 from tokenizers.implementations import BertWordPieceTokenizer
 
@@ -67,6 +69,14 @@ _NOT_THE_ENCODER = (
 # Checkpoints converted from TensorFlow name the parameters of LayerNorm as its paper does.
 _LEGACY_ENDINGS = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 _LAYER = "encoder.layer."
+# What every BERT's vocabulary must hold, by the name that it has in tokenizer_config.json.
+_MARKS = {
+    "pad_token": "[PAD]",
+    "unk_token": "[UNK]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,6 +176,87 @@ def to_huggingface(model: Bert) -> dict[str, np.ndarray]:
         for name, part in zip(theirs, np.split(value, len(theirs), axis=-1), strict=True):
             renamed[name] = np.ascontiguousarray(part.T if ours.endswith("kernel") else part)
     return renamed
+
+
+def save_huggingface(
+    encoder: Pretrained | Bert, folder: str | Path, *, tokenizer: Tokenizer | None = None
+) -> None:
+    """Write an encoder as a folder that `from_huggingface` and `transformers` load.
+
+    The folder, made where it is missing, gets config.json, model.safetensors (float32),
+    tokenizer.json and tokenizer_config.json; files of these names are replaced.
+    `from_huggingface(folder)` gives the same parameters, bit for bit.
+
+    encoder: a Pretrained, or a Bert and with it its tokenizer, whose vocabulary must fit.
+
+    `transformers` puts a pooler on every BERT, a layer that `Bert` does not have. It is written as
+    the identity (kernel 1, bias 0), or it would be filled at random there: `pooler_output` is the
+    tanh of the first token's last state, and `last_hidden_state` is that of `Bert`.
+
+    Raises ValueError where the tokenizer is missing, given twice, lacks one of BERT's marks or
+    names ids that the model does not have, and TypeError for another kind of encoder.
+    """
+    if isinstance(encoder, Pretrained):
+        if tokenizer is not None:
+            raise ValueError("tokenizer comes with a Pretrained: pass encoder.model to change it")
+        model, tokenizer = encoder.model, encoder.tokenizer
+    elif isinstance(encoder, Bert):
+        model = encoder
+        if tokenizer is None:
+            raise ValueError("tokenizer is needed beside a Bert, so that texts can be read again")
+    else:
+        raise TypeError(
+            f"encoder must be a Pretrained or a Bert, not {type(encoder).__name__}: "
+            "of a BertClassifier, pass its .bert"
+        )
+    marks = {name: tokenizer.token_to_id(mark) for name, mark in _MARKS.items()}
+    if missing := [_MARKS[name] for name, place in marks.items() if place is None]:
+        raise ValueError(f"tokenizer must know BERT's marks, but lacks {', '.join(missing)}")
+    size, width = model.config.vocab_size, model.config.hidden_size
+    if tokenizer.get_vocab_size() > size:
+        raise ValueError(
+            f"tokenizer has {tokenizer.get_vocab_size()} words, but the model only {size}"
+        )
+    weights = {name: value.astype(np.float32) for name, value in to_huggingface(model).items()}
+    weights["pooler.dense.weight"] = np.eye(width, dtype=np.float32)
+    weights["pooler.dense.bias"] = np.zeros(width, np.float32)
+    config = {
+        "architectures": ["BertModel"],
+        "model_type": "bert",
+        "pad_token_id": marks["pad_token"],
+        "dtype": "float32",
+        **asdict(model.config),
+    }
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": model.config.max_position_embeddings,
+        **_MARKS,
+    }
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    # The format is what `transformers` looks for to know in which order axes are stored.
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    tokenizer.save(str(folder / "tokenizer.json"))
+    for name, content in (("config.json", config), ("tokenizer_config.json", settings)):
+        text = json.dumps(content, indent=2) + "\n"
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def first_layers(encoder: Pretrained, layers: int) -> Pretrained:
+    """The encoder that ends after its first `layers` layers, with the same parameters.
+
+    The parameters are shared, not copied, and nothing is trained: the states that come out are
+    `encoder.model.hidden_states(...)[layers]`. Raises ValueError unless 1 <= layers <= the layers
+    that there are. Source: Sajjad et al. 2023 (dropping the top layers).
+    """
+    most = encoder.config.num_hidden_layers
+    if not 1 <= layers <= most:
+        raise ValueError(f"layers must lie in [1, {most}], not {layers}")
+    config = replace(encoder.config, num_hidden_layers=layers)
+    model = nnx.eval_shape(lambda: Bert(config, rngs=nnx.Rngs(0)))
+    model.embed = encoder.model.embed
+    model.blocks = nnx.List(list(encoder.model.blocks)[:layers])
+    return Pretrained(model, encoder.tokenizer, config)
 
 
 def _names(layers: int) -> Iterator[tuple[str, tuple[str, ...]]]:
