@@ -179,6 +179,7 @@ LANDMARK_MODELS = DataSet(
     source="the works that its column `sources` names, in `references.bib`",
 )
 
+
 def _efficientnet(name: str, sha256: str, size: int) -> DataFile:
     name = f"efficientnet-lite0/{name}"
     return DataFile(name=name, sha256=sha256, size=size, addresses=_own(name))
