@@ -8,6 +8,7 @@ Source: Hu et al. 2022.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -129,7 +130,7 @@ def set_low_rank_weights(model: nnx.Module, weights: Mapping[str, np.ndarray]) -
             variable[...] = jnp.asarray(weights[f"{'.'.join(path)}.{name}"], variable.dtype)
 
 
-def _layers(model, kind) -> Iterator[tuple[tuple[str, ...], nnx.Module]]:
+def _layers(model, kind) -> Iterator[tuple[tuple[str, ...], Any]]:
     """(path, layer) for every layer of a kind; the order is that of the names."""
     for path, module in nnx.iter_modules(model):
         for name, value in sorted(vars(module).items()):
