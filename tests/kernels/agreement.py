@@ -4,6 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from trivium import kernels
+
+# Every kernel that the table of implementations must have. Quantization is rounding: it has one
+# form, no gradient, and tests of its own.
+KERNELS = sorted(set(kernels.__all__) - {"implementations", "Quantized", "quantize", "dequantize"})
+
 
 def normal(seed, *shape, dtype=np.float32):
     """Fixed random numbers, the same on every machine."""

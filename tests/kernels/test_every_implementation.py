@@ -10,12 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from agreement import agree, lowered, normal, outcome, uneven
+from agreement import KERNELS, agree, lowered, normal, outcome, uneven
 
 from trivium import kernels
 from trivium.kernels import implementations
 
-KERNELS = [name for name in kernels.__all__ if name != "implementations"]
 # Those that have an argument to name the implementation with.
 CHOICE = [
     name

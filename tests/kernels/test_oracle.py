@@ -10,7 +10,7 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
-from agreement import agree, normal, outcome, uneven
+from agreement import KERNELS, agree, normal, outcome, uneven
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -370,6 +370,50 @@ def test_linear_recurrence(kernel, implementation, sizes, initial, reverse):
     agree_with(outcome(ours, *arrays), oracle(theirs, *arrays))
 
 
+@every("linear_attention")
+@examples(10)
+@given(sizes=st.sampled_from([(2, 1, 3), (1, 6, 2), (2, 9, 1)]), normalize=st.booleans())
+def test_linear_attention(kernel, implementation, sizes, normalize):
+    batch, steps, heads = sizes
+    features = (batch, steps, heads, 4)
+    q, k = (0.2 + np.abs(normal(seed, *features)) for seed in (0, 1))
+    arrays = (q, k, normal(2, batch, steps, heads, 3))
+
+    def ours(q, k, v):
+        return getattr(kernels, kernel)(q, k, v, normalize=normalize, implementation=implementation)
+
+    def theirs(q, k, v):
+        weights = torch.einsum("btnh,bsnh->bnts", q, k).tril()
+        if normalize:
+            weights = weights / weights.sum(dim=-1, keepdim=True)
+        return torch.einsum("bnts,bsnv->btnv", weights, v)
+
+    agree_with(outcome(ours, *arrays), oracle(theirs, *arrays))
+
+
+@every("selective_scan")
+@examples(6)
+@given(sizes=st.sampled_from([(2, 1, 3), (1, 6, 2), (2, 9, 2)]))
+def test_selective_scan(kernel, implementation, sizes):
+    batch, steps, features = sizes
+    x, step = normal(0, *sizes), np.abs(normal(1, *sizes))
+    a = -np.abs(normal(2, features, 4))
+    arrays = (x, step, a, normal(3, batch, steps, 4), normal(4, batch, steps, 4))
+
+    def ours(*arrays):
+        return getattr(kernels, kernel)(*arrays, implementation=implementation)
+
+    def theirs(x, step, a, b, c):
+        h, answers = x.new_zeros(batch, features, 4), []
+        for t in range(steps):
+            kept = torch.exp(step[:, t, :, None] * a)
+            h = kept * h + (step[:, t] * x[:, t])[..., None] * b[:, t, None]
+            answers.append((h * c[:, t, None]).sum(dim=-1))
+        return torch.stack(answers, dim=1)
+
+    agree_with(outcome(ours, *arrays), oracle(theirs, *arrays))
+
+
 def test_every_kernel_is_tried_here():
     """The names that the tests of this file are parametrised with are all there are."""
     marks = [
@@ -382,9 +426,11 @@ def test_every_kernel_is_tried_here():
             test_normalization,
             test_rotary,
             test_linear_recurrence,
+            test_linear_attention,
+            test_selective_scan,
         )
         for mark in test.pytestmark
         if mark.name == "parametrize"
     ]
     tried = {kernel for mark in marks for kernel, _ in mark.args[1]}
-    assert tried == set(kernels.__all__) - {"implementations"}
+    assert tried == set(KERNELS)
