@@ -20,7 +20,7 @@ export class ThresholdsWidget extends Widget {
     threshold: "Threshold for {group}",
     histogram: "Scores of {group}; up: over the line of income, down: under it; full: get a yes",
     rates: "Rate",
-    difference: "Difference",
+    difference: "Gap",
     selection: "Selection rate",
     tpr: "True positive rate",
     fpr: "False positive rate",
