@@ -36,7 +36,7 @@ export class MixtureWidget extends Widget {
       grid-template-areas: "bar" "step" "verse" "strip" "experts" "status"; }
     .controls { grid-area: bar; gap: 8px 14px; }
     .controls > div { display: flex; flex-wrap: wrap; gap: 4px 8px; align-items: center; }
-    .controls .segments span { min-width: 32px; padding: 2px 6px; }
+    .controls .segments span { padding: 2px 6px; }
     .step { grid-area: step; }
     .step input { order: 1; flex: 1 0 100%; }
     .step output { margin-left: auto; font-variant-numeric: tabular-nums; }

@@ -84,5 +84,7 @@ def _chunked(q, k, v):
     pairs = jnp.einsum("bnctd,bncsd->bncts", q, k)
     within = jnp.tril(pairs) @ v
     added = jnp.einsum("bncsd,bncsv->bncdv", k, v)
-    before = jnp.cumsum(added, axis=2) - added
+    # Shifted, not the sum minus its last term: no rounding of what is yet to come gets in.
+    first = jnp.zeros_like(added[:, :, :1])
+    before = jnp.cumsum(jnp.concatenate([first, added[:, :, :-1]], axis=2), axis=2)
     return (within + q @ before).reshape(batch, heads, count * size, -1)[:, :, :steps]
