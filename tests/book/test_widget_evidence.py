@@ -21,7 +21,7 @@ def test_what_it_says_is_what_the_run_computed(visit):  # noqa: F811
         page, TAG
     )
     for method, name in enumerate(data["methods"]):
-        widget.get_by_role("radio", name=name, exact=True).check(force=True)
+        widget.get_by_role("radio", name=name, exact=True).press("Space")
         found = widget.evaluate("element => Array.from(element.fallOf(0, element.method))")
         np.testing.assert_allclose(found, data["falls"][0, method], atol=1e-6)
         assert name in heard(page, TAG)
