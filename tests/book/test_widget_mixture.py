@@ -1,7 +1,5 @@
 """<trivium-mixture>: shows the routes that the page exported, by hand, key and touch."""
 
-import base64
-
 import numpy as np
 import pytest
 from test_widgets import address, data_of, element, visit  # noqa: F401
@@ -11,16 +9,11 @@ pytestmark = pytest.mark.browser
 TAG = "trivium-mixture"
 
 
-def array(packed):
-    values = np.frombuffer(base64.b64decode(packed["base64"]), packed["dtype"])
-    return values.reshape(packed["shape"])
-
-
 def test_the_bars_are_the_exported_probabilities(visit):  # noqa: F811
     page = visit(TAG)
     widget = element(page, TAG)
     data = data_of(page, TAG)
-    chosen, probabilities = array(data["chosen"]), array(data["probabilities"])
+    chosen, probabilities = data["chosen"], data["probabilities"]
     np.testing.assert_allclose(probabilities.sum(-1), 1, atol=1e-4)
     best = np.sort(np.argsort(-probabilities, -1)[..., :2], -1)
     np.testing.assert_array_equal(np.sort(chosen, -1), best)
@@ -36,7 +29,7 @@ def test_arrows_keys_and_marks(visit):  # noqa: F811
     page = visit(TAG)
     widget = element(page, TAG)
     data = data_of(page, TAG)
-    chosen = array(data["chosen"])
+    chosen = data["chosen"]
     widget.get_by_role("button", name="One character on").click()
     assert widget.evaluate("element => element.step") == 1
     slider = widget.locator("input[type=range]")
