@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 
 from trivium.kernels import attention
-from trivium.models.layers import LayerNorm
+from trivium.models.layers import LayerNorm, checked_ids
 
 # "gelu" is x Φ(x) with the exact normal distribution; the others are its tanh approximation.
 _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -128,14 +128,14 @@ class Bert(nnx.Module):
 
     def _start(self, ids, mask, segments, rngs=None):
         """Check the inputs; embed them, and shape the mask [B, T] for attention: [B, 1, 1, T]."""
-        ids = _checked_ids("ids", ids, self.config.vocab_size)
+        ids = checked_ids("ids", ids, self.config.vocab_size)
         if ids.shape[1] > self.config.max_position_embeddings:
             raise ValueError(
                 f"ids have {ids.shape[1]} tokens, but the model has only "
                 f"{self.config.max_position_embeddings} positions: truncate them"
             )
         if segments is not None:
-            segments = _checked_ids("segments", segments, self.config.type_vocab_size)
+            segments = checked_ids("segments", segments, self.config.type_vocab_size)
             if segments.shape != ids.shape:
                 raise ValueError(f"segments must have shape {ids.shape}, not {segments.shape}")
         if mask is not None:
@@ -305,22 +305,6 @@ def _attention_weights(q, k, mask=None):
     # The lowest number instead of -inf: a row without any key must not become NaN.
     lowest = jnp.finfo(scores.dtype).min
     return jnp.where(mask, jax.nn.softmax(jnp.where(mask, scores, lowest)), 0.0)
-
-
-def _checked_ids(name, ids, limit):
-    """Integer ids [B, T] with values in [0, limit), as far as they can be known."""
-    if not isinstance(ids, jax.Array):
-        ids = np.asarray(ids)
-    if ids.ndim != 2 or ids.shape[1] == 0 or not np.issubdtype(ids.dtype, np.integer):
-        raise ValueError(
-            f"{name} must be integers [B, T] with T at least 1, not {ids.dtype} {list(ids.shape)}"
-        )
-    if not isinstance(ids, jax.core.Tracer) and ids.size:
-        known = np.asarray(ids)  # under `jax.jit` even a known array's own min would be traced
-        low, high = int(known.min()), int(known.max())
-        if low < 0 or high >= limit:
-            raise ValueError(f"{name} must lie in [0, {limit}), not reach from {low} to {high}")
-    return jnp.asarray(ids)
 
 
 def _checked_mask(mask, shape):

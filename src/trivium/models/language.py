@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 
 from trivium.kernels import attention, lstm, rotary
-from trivium.models.layers import LayerNorm
+from trivium.models.layers import LayerNorm, checked_ids
 
 _EPSILON = 1e-5
 
@@ -59,16 +59,7 @@ class LanguageModel(nnx.Module):
         return states
 
     def _embed(self, ids) -> jax.Array:
-        if not isinstance(ids, jax.Array):
-            ids = np.asarray(ids)
-        if ids.ndim != 2 or not np.issubdtype(ids.dtype, np.integer):
-            raise ValueError(f"ids must be integers [B, T], not {ids.dtype} {list(ids.shape)}")
-        limit = self.embedding.shape[0]
-        if not isinstance(ids, jax.core.Tracer) and ids.size:
-            known = np.asarray(ids)
-            low, high = int(known.min()), int(known.max())
-            if low < 0 or high >= limit:
-                raise ValueError(f"ids must lie in [0, {limit}), not in [{low}, {high}]")
+        ids = checked_ids("ids", ids, self.embedding.shape[0])
         return jnp.take(self.embedding[...], ids, axis=0)
 
 

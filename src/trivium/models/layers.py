@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from trivium.kernels import conv2d, layer_norm
@@ -43,3 +44,22 @@ class LayerNorm(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalize x [..., D] over its last axis; same shape, same type."""
         return layer_norm(x, self.scale[...], self.offset[...], epsilon=self.epsilon)
+
+
+def checked_ids(name: str, ids, limit: int) -> jax.Array:
+    """Integer ids [B, T] with values in [0, limit), as far as they can be known.
+
+    Raises ValueError that names the argument.
+    """
+    if not isinstance(ids, jax.Array):
+        ids = np.asarray(ids)
+    if ids.ndim != 2 or ids.shape[1] == 0 or not np.issubdtype(ids.dtype, np.integer):
+        raise ValueError(
+            f"{name} must be integers [B, T] with T at least 1, not {ids.dtype} {list(ids.shape)}"
+        )
+    if not isinstance(ids, jax.core.Tracer) and ids.size:
+        known = np.asarray(ids)  # under `jax.jit` even a known array's own min would be traced
+        low, high = int(known.min()), int(known.max())
+        if low < 0 or high >= limit:
+            raise ValueError(f"{name} must lie in [0, {limit}), not reach from {low} to {high}")
+    return jnp.asarray(ids)

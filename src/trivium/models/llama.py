@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from trivium.kernels import attention, rms_norm, rotary
+from trivium.models.layers import checked_ids
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class Llama(nnx.Module):
 
     def hidden_states(self, ids) -> jax.Array:
         """What enters the first layer, and what leaves every layer: [layers + 1, B, T, D]."""
-        ids = _checked_ids(ids, self.config.vocab_size)
+        ids = checked_ids("ids", ids, self.config.vocab_size)
         if ids.shape[1] > self.context:
             raise ValueError(
                 f"ids: expected at most {self.context} tokens, the model's context, "
@@ -162,7 +162,7 @@ class Llama(nnx.Module):
         The caller sees to it that the cache has room and the context is not exceeded; tokens
         without room are not written.
         """
-        ids = _checked_ids(ids, self.config.vocab_size)
+        ids = checked_ids("ids", ids, self.config.vocab_size)
         batch, steps = ids.shape
         lengths = jnp.full(batch, steps, jnp.int32) if lengths is None else jnp.asarray(lengths)
         positions = cache.lengths[:, None] + jnp.arange(steps)
@@ -302,20 +302,3 @@ def _product(x, kernel):
         products = kernel.astype(x.dtype) * x.reshape(-1)
         return products.sum(-1).reshape(*x.shape[:-1], -1)
     return jnp.einsum("...i,oi->...o", x, kernel.astype(x.dtype))
-
-
-def _checked_ids(ids, limit):
-    """Integer ids [B, T] with values in [0, limit), as far as they can be known."""
-    if not isinstance(ids, jax.Array):
-        ids = np.asarray(ids)
-    if ids.ndim != 2 or ids.shape[1] == 0 or not np.issubdtype(ids.dtype, np.integer):
-        raise ValueError(
-            f"ids: expected integers [B, T] with T at least 1, received {ids.dtype} "
-            f"{list(ids.shape)}"
-        )
-    if not isinstance(ids, jax.core.Tracer) and ids.size:
-        known = np.asarray(ids)  # under `jax.jit` even a known array's own min would be traced
-        low, high = int(known.min()), int(known.max())
-        if low < 0 or high >= limit:
-            raise ValueError(f"ids: expected values in [0, {limit}), received {low} to {high}")
-    return jnp.asarray(ids)

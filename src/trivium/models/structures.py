@@ -3,6 +3,8 @@
 All are `LanguageModel`s of `depth` blocks of one width, each block about 12 width^2 parameters.
 """
 
+from functools import partial
+
 from flax import nnx
 
 from trivium.models.experts import MixtureOfExperts
@@ -17,30 +19,21 @@ from trivium.models.linear_attention import LinearAttention
 from trivium.models.state_space import SelectiveStateSpace
 
 
-def transformer(vocabulary, *, width=48, depth=4, heads=2, rngs: nnx.Rngs) -> LanguageModel:
-    """Causal attention with rotary embedding, and a feed-forward layer four times as wide."""
+def transformer(
+    vocabulary, *, width=48, depth=4, heads=2, mix=CausalAttention, rngs: nnx.Rngs
+) -> LanguageModel:
+    """Causal attention with rotary embedding, and a feed-forward layer four times as wide.
+
+    mix: another class with the same arguments in attention's place.
+    """
     blocks = [
-        Block(
-            width,
-            CausalAttention(width, heads, rngs=rngs),
-            FeedForward(width, 4 * width, rngs=rngs),
-        )
+        Block(width, mix(width, heads, rngs=rngs), FeedForward(width, 4 * width, rngs=rngs))
         for _ in range(depth)
     ]
     return LanguageModel(vocabulary, width, blocks, rngs=rngs)
 
 
-def linear_transformer(vocabulary, *, width=48, depth=4, heads=2, rngs: nnx.Rngs) -> LanguageModel:
-    """The Transformer with linear attention in attention's place."""
-    blocks = [
-        Block(
-            width,
-            LinearAttention(width, heads, rngs=rngs),
-            FeedForward(width, 4 * width, rngs=rngs),
-        )
-        for _ in range(depth)
-    ]
-    return LanguageModel(vocabulary, width, blocks, rngs=rngs)
+linear_transformer = partial(transformer, mix=LinearAttention)
 
 
 def recurrent_model(vocabulary, *, width=48, depth=4, rngs: nnx.Rngs) -> LanguageModel:
