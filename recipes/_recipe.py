@@ -55,22 +55,25 @@ def train(
         arrays, progress = found
         state = jax.tree.unflatten(tree, [arrays[name] for name in _named(leaves)])
         first, scores, seconds = progress["stage"], progress["scores"], progress["seconds"]
-    for stage in range(first, stages):
-        batches = data(stage)
-        clock, processor = time.perf_counter(), time.process_time()
-        state, found_scores = jax.block_until_ready(run(state, batches))
-        seconds["clock"].append(time.perf_counter() - clock)
-        seconds["processor"].append(time.process_time() - processor)
-        scores.append(np.asarray(found_scores, np.float64).tolist())
-        print(
-            f"stage {stage + 1} of {stages}: {scores[-1]}, {seconds['clock'][-1]:.1f} s", flush=True
-        )
-        checkpoints.save(
-            stage + 1,
-            _named(jax.tree.leaves(state)),
-            {"stage": stage + 1, "scores": scores, "seconds": seconds},
-        )
-    checkpoints.close()
+    try:
+        for stage in range(first, stages):
+            batches = data(stage)
+            clock, processor = time.perf_counter(), time.process_time()
+            state, found_scores = jax.block_until_ready(run(state, batches))
+            seconds["clock"].append(time.perf_counter() - clock)
+            seconds["processor"].append(time.process_time() - processor)
+            scores.append(np.asarray(found_scores, np.float64).tolist())
+            print(
+                f"stage {stage + 1} of {stages}: {scores[-1]}, {seconds['clock'][-1]:.1f} s",
+                flush=True,
+            )
+            checkpoints.save(
+                stage + 1,
+                _named(jax.tree.leaves(state)),
+                {"stage": stage + 1, "scores": scores, "seconds": seconds},
+            )
+    finally:
+        checkpoints.close()
     return state, scores, seconds
 
 

@@ -17,6 +17,7 @@ ASKED = {
     "cnn_step": {"batch 32": [(1.3, 2)], "batch 128": [(1.3, 2)]},
     "lstm_step": {"batch 32": [(1.0, 1.5)], "batch 128": [(1.0, 1.5)]},
     "minilm_step": {"32 x 64 tokens": [(0.75, 1.0)]},
+    "generation": {"32 tokens after a prompt": [(1.0, 1.5), (2.0, 4.0)]},
     "convolution": {
         "64 x 28 x 28, 1 to 32 channels": [(0.5, 1.0), (2, 4)],
         "64 x 28 x 28, 32 to 64 channels": [(0.5, 1.0), (2, 4)],

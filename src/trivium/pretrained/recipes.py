@@ -24,6 +24,8 @@ class Recipe:
     def restore(self, run: str, model: nnx.Module) -> nnx.Module:
         """Put the weights of a run into a model of the same shapes, and hand the model back.
 
+        model: it need not hold numbers yet, `nnx.eval_shape(lambda: ...)` is enough and fast.
+
         Raises ValueError for an unknown run, for weights with another hash than the record says,
         and for a model whose parameters have other names or shapes.
         """
@@ -53,7 +55,7 @@ class Recipe:
                 f"{', '.join(differing[:5])}"
             )
         for name, leaf in places.items():
-            leaf[...] = jnp.asarray(arrays[name].astype(np.float32))
+            leaf.set_value(jnp.asarray(arrays[name].astype(np.float32)))
         nnx.update(model, state)
         return model
 

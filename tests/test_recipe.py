@@ -1,0 +1,97 @@
+"""A recipe that was stopped goes on where it was, and its record says what its weights are."""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
+import _recipe
+
+CONFIGURATION = {"rate": 0.5, "model": "line"}
+
+
+class Stopped(Exception):
+    """What a test throws in the middle of a training."""
+
+
+@jax.jit
+def run(state, batches):
+    """A few steps of something that forgets nothing: any stage done twice or left out shows."""
+
+    def step(state, batch):
+        weights, moment = state
+        moment = 0.9 * moment + jnp.sin(weights) * batch
+        return (weights - 0.1 * moment, moment), jnp.abs(moment).sum()
+
+    state, sizes = jax.lax.scan(step, state, batches)
+    return state, sizes.mean()
+
+
+def data(stage):
+    return np.random.default_rng(stage).normal(size=(5, 3)).astype(np.float32)
+
+
+def train(folder, data=data, **changes):
+    state = (jnp.ones(3), jnp.zeros(3))
+    return _recipe.train(
+        run, state, data, stages=4, folder=folder, configuration=CONFIGURATION | changes
+    )
+
+
+def test_a_training_that_was_stopped_goes_on_bit_for_bit(tmp_path):
+    whole, scores, _ = train(tmp_path / "whole")
+    asked = []
+
+    def until_the_third(stage):
+        asked.append(stage)
+        if stage == 2 and len(asked) == 3:
+            raise Stopped
+        return data(stage)
+
+    with pytest.raises(Stopped):
+        train(tmp_path / "stopped", until_the_third)
+    resumed, again, seconds = train(tmp_path / "stopped", until_the_third)
+    assert asked == [0, 1, 2, 2, 3]
+    jax.tree.map(np.testing.assert_array_equal, resumed, whole)
+    assert again == scores
+    assert len(scores) == 4
+    assert len(seconds["clock"]) == len(seconds["processor"]) == 4
+
+
+def test_a_finished_training_is_not_repeated(tmp_path):
+    first, scores, _ = train(tmp_path)
+
+    def nothing(stage):
+        raise AssertionError(f"stage {stage} was asked for")
+
+    second, again, _ = train(tmp_path, nothing)
+    jax.tree.map(np.testing.assert_array_equal, second, first)
+    assert again == scores
+
+
+def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
+    train(tmp_path)
+    with pytest.raises(ValueError, match="rate"):
+        train(tmp_path, rate=0.25)
+
+
+def test_weights_and_record(tmp_path):
+    model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+    _recipe.halve(model)
+    _recipe.write_weights(model, tmp_path / "line.safetensors")
+    _recipe.write_record(tmp_path / "record.json", "line", {"loss": 0.123456789}, {"steps": 4})
+    record = json.loads((tmp_path / "record.json").read_text(encoding="utf-8"))
+    entry = record["runs"]["line"]
+    content = (tmp_path / "line.safetensors").read_bytes()
+    assert entry["sha256"] == hashlib.sha256(content).hexdigest()
+    assert entry["loss"] == 0.123457
+    assert record["budget"] == {"steps": 4}
+    assert entry["machine"]["jax"] == jax.__version__
+    assert _recipe.count(model) == 8
