@@ -1,9 +1,25 @@
 """What more than one of the kernels' test files needs to set up."""
 
 import importlib
+import os
 
 import jax
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def compiled_quickly():
+    """Nearly all of these tests' time is compiling small programs that run once.
+
+    So LLVM does without its costly passes, except where the environment says otherwise, as in the
+    weekly workflow: JAX_DISABLE_MOST_OPTIMIZATIONS=0.
+    """
+    if "JAX_DISABLE_MOST_OPTIMIZATIONS" in os.environ:
+        yield
+        return
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def shrink(monkeypatch, module, **sizes):
