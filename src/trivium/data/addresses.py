@@ -114,8 +114,7 @@ def begin_inside(labels: Sequence[str]) -> list[str]:
 
     ["A", "A", "B"] -> ["B-A", "I-A", "B-B"]. Two entities of one kind that touch are one.
     """
-    before = [None, *labels[:-1]]
     return [
         f"{'I' if label == last else 'B'}-{label}"
-        for last, label in zip(before, labels, strict=True)
+        for last, label in zip([None, *labels], labels, strict=False)
     ]
