@@ -26,14 +26,14 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from trivium.data import ui_strings
-from trivium.generate import beam_search, generate
+from trivium.generate import beam_searches, generate
 from trivium.models import AttentionalLSTM, Seq2Seq, Translation
 from trivium.train import fit
 
 FOLDER = ROOT / "recipes" / "machine_translation"
 SEED, VOCABULARY, POSITIONS = 0, 3000, 128
 PAD, UNKNOWN, BEGIN, END = range(4)
-BATCH, SMOOTHING, BEAMS, LENGTH_POWER = 64, 0.1, 4, 1.0
+BATCH, SMOOTHING, BEAMS, LENGTH_POWER, CHUNK = 64, 0.1, 4, 1.0, 125
 SIZES = {
     "transformer": {"width": 128, "heads": 4, "hidden": 256, "depth": 2, "dropout": 0.2},
     "lstm": {"width": 96, "hidden": 160, "dropout": 0.3},
@@ -128,23 +128,26 @@ def right_pieces(logits, labels):
 
 
 def translate(model, tokenizer, texts, beams=1):
-    """Translations of texts, all at once if greedy; sources are cut at the model's positions."""
+    """Translations of texts; sources are cut at the model's positions."""
     sources = [ids[:POSITIONS] for ids in encoded(tokenizer, texts)]
-    if beams > 1:
-        found = [
-            beam_search(
-                Translation(model, [source]),
-                [BEGIN],
-                beams=beams,
-                max_new=POSITIONS - 1,
-                stop=[END],
-                length_power=LENGTH_POWER,
-            )[0]
-            for source in sources
-        ]
-    else:
-        prompts = [[BEGIN]] * len(sources)
-        found = generate(Translation(model, sources), prompts, max_new=POSITIONS - 1, stop=[END])
+    order = np.argsort([len(each) for each in sources], kind="stable")
+    found = [[] for _ in sources]
+    for rows in np.split(order, range(CHUNK, len(order), CHUNK)):
+        chunk = [sources[row] for row in rows]
+        options = {
+            "max_new": min(POSITIONS - 1, 2 * max(map(len, chunk)) + 8),
+            "stop": [END],
+        }
+        model_and_sources, prompts = Translation(model, chunk), [[BEGIN]] * len(chunk)
+        if beams > 1:
+            searched = beam_searches(
+                model_and_sources, prompts, beams=beams, length_power=LENGTH_POWER, **options
+            )
+            written = [text for text, _ in searched]
+        else:
+            written = generate(model_and_sources, prompts, **options)
+        for row, text in zip(rows, written, strict=True):
+            found[row] = text
     return tokenizer.decode_batch(found)
 
 
@@ -188,7 +191,7 @@ def train(name, data, tokenizer):
         patience=EPOCHS[name],
         monitor="validation_metric",
         seed=SEED,
-        buckets=6,
+        buckets=4,
         checkpoint=CHECKPOINTS / "machine_translation" / name,
         checkpoint_every=100,
         progress=False,
