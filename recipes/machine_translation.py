@@ -38,7 +38,7 @@ SIZES = {
     "transformer": {"width": 128, "heads": 4, "hidden": 256, "depth": 2, "dropout": 0.2},
     "lstm": {"width": 96, "hidden": 160, "dropout": 0.3},
 }
-EPOCHS = {"transformer": 40, "lstm": 30}
+EPOCHS = {"transformer": 25, "lstm": 20}
 RATES = {"transformer": 3e-3, "lstm": 4e-3}
 MODELS = {"transformer": Seq2Seq, "lstm": AttentionalLSTM}
 BUDGET = {

@@ -1,9 +1,9 @@
 """MiniLM fine-tuned on the movie snippets by low-rank adapters: `make train-text_classification`.
 
 Only thin matrices beside the dense layers of the upper blocks and the classifier's head are
-trained, so that the file is small and the lower blocks need no gradient. A snippet's target is not
-its class but what its mean rating says of it: the share of positive, sigmoid(SHARPNESS x rating),
-which tells a doubtful snippet from a clear one.
+trained. The file is small, and what the lower blocks make of a snippet is computed once. A
+snippet's target is not its class but what its mean rating says of it: the share of positive,
+sigmoid(SHARPNESS x rating), which tells a doubtful snippet from a clear one.
 
 `python recipes/text_classification.py choose` measures the settings of CHOICES on a thousand
 snippets of the training part; the test part takes no part in it. Without it the chosen setting is
@@ -28,12 +28,12 @@ from safetensors.numpy import save_file
 
 from trivium import pretrained
 from trivium.data import movie_snippets
-from trivium.models import BertClassifier, add_low_rank, low_rank_weights
+from trivium.models import BertClassifier, add_low_rank, low_rank_weights, mean_pool
 from trivium.train import fit, predict
 
 FOLDER = ROOT / "recipes" / "text_classification"
 SEED, LONGEST, BATCH, HELD_OUT = 0, 48, 32, 1000
-SETTING = {"rank": 8, "first_block": 2, "rate": 1e-3, "epochs": 3, "sharpness": 2.0}
+SETTING = {"rank": 8, "first_block": 3, "rate": 1e-3, "epochs": 3, "sharpness": 2.0}
 CHOICES = {
     "ratings": {"epochs": 2},
     "classes": {"epochs": 2, "sharpness": None},
@@ -70,17 +70,61 @@ def right(logits, shares):
     return jnp.argmax(logits, axis=-1) == jnp.argmax(shares, axis=-1)
 
 
-def trained(encoder, ids, ratings, setting, name):
-    """A classifier trained on these snippets, and the record of its training."""
+class Upper(nnx.Module):
+    """The part of a classifier that is trained, on what the blocks below hand to it."""
+
+    def __init__(self, model, first):
+        self.blocks = nnx.List(list(model.bert.blocks)[first:])
+        self.dropout, self.dense = model.dropout, model.dense
+
+    def __call__(self, states, *, lengths):
+        """Map states [B, T, D] with real lengths [B] to logits [B, 2]."""
+        real = jnp.arange(states.shape[1]) < lengths[:, None]
+        for block in self.blocks:
+            states = block(states, mask=real[:, None, None, :])
+        return self.dense(self.dropout(mean_pool(states, mask=real)))
+
+
+def below(encoder, ids, first):
+    """What the first blocks make of each snippet: arrays [T_i, D]."""
+    graph, state = nnx.split(encoder.model)
+
+    @jax.jit
+    def states(state, ids, mask):
+        model = nnx.merge(graph, state)
+        model.eval()
+        x, mask = model.embed(ids), mask[:, None, None, :]
+        for block in list(model.blocks)[:first]:
+            x = block(x, mask=mask)
+        return x
+
+    found, order = [None] * len(ids), np.argsort([len(each) for each in ids], kind="stable")
+    for begin in range(0, len(ids), 128):
+        rows = np.resize(order[begin : begin + 128], 128)
+        longest = max(len(ids[row]) for row in rows)
+        width = -(-longest // 12) * 12  # four shapes for up to 48 tokens
+        padded = np.zeros((128, width), np.int32)
+        for i, row in enumerate(rows):
+            padded[i, : len(ids[row])] = ids[row]
+        lengths = np.array([len(ids[row]) for row in rows])
+        x = np.asarray(states(state, padded, np.arange(width) < lengths[:, None]))
+        for i, row in enumerate(rows):
+            found[row] = x[i, : lengths[i]]
+    return found
+
+
+def trained(encoder, inputs, ratings, setting, name):
+    """A classifier trained on these snippets, its upper part, and the record of its training."""
     model = adapted(encoder, setting)
+    upper = Upper(model, setting["first_block"])
     # A few snippets are read more often: the steps must be enough for a head to be learned.
-    epochs = max(setting["epochs"], -(-40 * BATCH // len(ids)))
-    steps = epochs * -(-len(ids) // BATCH)
+    epochs = max(setting["epochs"], -(-40 * BATCH // len(inputs)))
+    steps = epochs * -(-len(inputs) // BATCH)
     schedule = optax.warmup_cosine_decay_schedule(0.0, setting["rate"], steps // 10, steps)
     processor = time.process_time()
     history = fit(
-        model,
-        (ids, targets(ratings, setting)),
+        upper,
+        (inputs, targets(ratings, setting)),
         epochs=epochs,
         optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule)),
         loss=optax.softmax_cross_entropy,
@@ -94,7 +138,8 @@ def trained(encoder, ids, ratings, setting, name):
         progress=False,
     )
     seconds = {"clock": history.seconds, "processor": time.process_time() - processor}
-    return model, {"loss": history.loss, "accuracy": history.metric, "seconds": seconds}
+    entry = {"loss": history.loss, "accuracy": history.metric, "seconds": seconds}
+    return model, upper, entry
 
 
 def weights(model):
@@ -111,39 +156,45 @@ def halve(model):
     nnx.update(model, jax.tree.map(lambda x: x.astype(jnp.float16).astype(x.dtype), state))
 
 
-def accuracy(model, ids, labels):
+def accuracy(model, inputs, labels):
     """The share of snippets whose larger logit is their class's."""
-    return float((predict(model, ids, buckets=3).argmax(axis=1) == labels).mean())
+    return float((predict(model, inputs, buckets=3).argmax(axis=1) == labels).mean())
 
 
 if __name__ == "__main__":
     data, encoder = movie_snippets(), pretrained.load("minilm")
-    ratings = data.ratings[data.train_rows]
-    learned = encoder.encode(data.train.inputs, max_length=LONGEST)
-    asked = encoder.encode(data.test.inputs, max_length=LONGEST)
+    ratings, labels = data.ratings[data.train_rows], data.train.labels
+    first = SETTING["first_block"]
+    learned = below(encoder, encoder.encode(data.train.inputs, max_length=LONGEST), first)
+    print("read", flush=True)
     FOLDER.mkdir(parents=True, exist_ok=True)
     choosing = FOLDER / "choosing.json"
     if sys.argv[1:2] == ["choose"]:
         tried = json.loads(choosing.read_text()) if choosing.is_file() else {}
         for name in sys.argv[2:] or CHOICES:
             setting = SETTING | CHOICES[name]
-            model, entry = trained(
+            _, upper, entry = trained(
                 encoder, learned[HELD_OUT:], ratings[HELD_OUT:], setting, f"choose-{name}"
             )
-            found = accuracy(model, learned[:HELD_OUT], data.train.labels[:HELD_OUT])
+            found = accuracy(upper, learned[:HELD_OUT], labels[:HELD_OUT])
             tried[name] = {"setting": setting, "validation_accuracy": found, **entry}
             choosing.write_text(json.dumps(tried, indent=1) + "\n")
             print(name, setting, found, entry["accuracy"], entry["seconds"], flush=True)
         sys.exit()
+    ids = encoder.encode(data.test.inputs, max_length=LONGEST)
+    asked = below(encoder, ids, first)
     curve = {}
     for size in (*SIZES, len(learned)):
-        model, entry = trained(encoder, learned[:size], ratings[:size], SETTING, f"first-{size}")
+        model, upper, entry = trained(
+            encoder, learned[:size], ratings[:size], SETTING, f"first-{size}"
+        )
         halve(model)
-        curve[size] = {"test_accuracy": accuracy(model, asked, data.test.labels), **entry}
+        curve[size] = {"test_accuracy": accuracy(upper, asked, data.test.labels), **entry}
         print(size, curve[size]["test_accuracy"], entry["seconds"], flush=True)
     arrays = weights(model)
     save_file(arrays, FOLDER / "minilm.safetensors")
-    last = curve[len(learned)]
+    # The whole classifier, from the ids on, as whoever loads the weights has it.
+    last = curve[len(learned)] | {"test_accuracy": accuracy(model, ids, data.test.labels)}
     write_record(
         FOLDER / "record.json",
         "minilm",
@@ -155,3 +206,4 @@ if __name__ == "__main__":
         },
         BUDGET,
     )
+    print("whole", last["test_accuracy"])

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from trivium.kernels import attention
+from trivium.kernels import attention, rotary
 from trivium.models.language import check_heads, check_sizes, linear
 from trivium.models.layers import LayerNorm
 
@@ -204,19 +204,28 @@ def _remember(graph, state, batch, room, sources, lengths):
 
 
 class EncoderBlock(nnx.Module):
-    """Pre-norm block: every place attends to all; then each is transformed for itself."""
+    """Pre-norm block: every place attends to all; then each is transformed for itself.
 
-    def __init__(self, width, heads, hidden, dropout=0.0, *, rngs: nnx.Rngs):
+    turned: queries and keys are turned by their places (rotary embedding), for models whose input
+    does not tell the places.
+    """
+
+    def __init__(self, width, heads, hidden, dropout=0.0, *, turned=False, rngs: nnx.Rngs):
         self.norm_attend = LayerNorm(width, epsilon=_EPSILON)
         self.attend = MultiHead(width, heads, rngs=rngs)
         self.norm_transform = LayerNorm(width, epsilon=_EPSILON)
         self.transform = _Transform(width, hidden, rngs=rngs)
         self.dropout = nnx.Dropout(dropout, deterministic=True, rngs=rngs)
+        self.turned = turned
 
     def __call__(self, x, lengths=None):
         """Map x [B, T, D] to the same shape; what is behind the lengths [B] is not attended to."""
         y = self.norm_attend(x)
-        x = x + self.dropout(self.attend(y, *self.attend.keys_values(y), lengths=lengths))
+        queries, (keys, values) = self.attend.queries(y), self.attend.keys_values(y)
+        if self.turned:
+            places = jnp.arange(x.shape[1])
+            queries, keys = (rotary(each, places, base=1e4) for each in (queries, keys))
+        x = x + self.dropout(self.attend(queries, keys, values, lengths=lengths))
         return x + self.dropout(self.transform(self.norm_transform(x)))
 
 
@@ -241,7 +250,8 @@ class DecoderBlock(nnx.Module):
     def alignment(self, x, memory, source_lengths=None):
         """The weights [B, N, T, S] with which `__call__` attends to the memory."""
         keys, _ = self.cross.keys_values(memory)
-        return self.cross.weights(self.norm_cross(self._before(x)), keys, source_lengths)
+        queries = self.cross.queries(self.norm_cross(self._before(x)))
+        return attention_weights(queries, keys, source_lengths)
 
     def extend(self, x, places, keys, values, source):
         """The same for targets at places [B, T] that follow on a cache; and the longer cache."""
@@ -252,15 +262,17 @@ class DecoderBlock(nnx.Module):
             for held, new in zip((keys, values), self.attend.keys_values(y), strict=True)
         )
         seen = jnp.arange(keys.shape[1]) <= places[:, None, :, None]
-        x = x + self.attend(y, keys, values, mask=seen)
+        x = x + self.attend(self.attend.queries(y), keys, values, mask=seen)
         return self._after(x, *source), keys, values
 
     def _before(self, x):
         y = self.norm_attend(x)
-        return x + self.dropout(self.attend(y, *self.attend.keys_values(y), causal=True))
+        queries, (keys, values) = self.attend.queries(y), self.attend.keys_values(y)
+        return x + self.dropout(self.attend(queries, keys, values, causal=True))
 
     def _after(self, x, keys, values, lengths=None):
-        x = x + self.dropout(self.cross(self.norm_cross(x), keys, values, lengths=lengths))
+        queries = self.cross.queries(self.norm_cross(x))
+        x = x + self.dropout(self.cross(queries, keys, values, lengths=lengths))
         return x + self.dropout(self.transform(self.norm_transform(x)))
 
 
@@ -274,22 +286,20 @@ class MultiHead(nnx.Module):
         self.key_value = linear(width, 2 * width, rngs=rngs)
         self.mix = linear(width, width, rngs=rngs)
 
-    def __call__(self, x, keys, values, **options):
-        """X [B, T, D] asks keys and values [B, S, N, H]: [B, T, D]. options: of the kernel."""
-        return self.mix(attention(self._queries(x), keys, values, **options).reshape(x.shape))
+    def __call__(self, queries, keys, values, **options):
+        """Queries [B, T, N, H] on keys and values [B, S, N, H]: [B, T, D], with its options."""
+        found = attention(queries, keys, values, **options)
+        return self.mix(found.reshape(*found.shape[:2], -1))
+
+    def queries(self, x):
+        """Queries of x [B, T, D]: [B, T, N, H]."""
+        return self.query(x).reshape(*x.shape[:2], self.heads, -1)
 
     def keys_values(self, x):
         """Keys and values of x [B, S, D]: each [B, S, N, H]."""
         batch, steps, _ = x.shape
         parts = jnp.split(self.key_value(x), 2, axis=-1)
         return tuple(part.reshape(batch, steps, self.heads, -1) for part in parts)
-
-    def weights(self, x, keys, lengths=None):
-        """The weights [B, N, T, S] of x [B, T, D] on keys [B, S, N, H]."""
-        return attention_weights(self._queries(x), keys, lengths)
-
-    def _queries(self, x):
-        return self.query(x).reshape(*x.shape[:2], self.heads, -1)
 
 
 class _Transform(nnx.Module):

@@ -79,12 +79,11 @@ class Tagger(nnx.Module):
 
     words: how many different words (`TokenEncoder.size`). labels: how many labels (K).
     body: "lstm", one LSTM in each direction; "transformer", two pre-norm blocks of attention, with
-    learned positions. width: of the words' vectors; letters: of what a convolution reads from the
-    letters. hidden: numbers a token after the body. positions: the most tokens of the Transformer.
-    dropout: while training (`model.train()`; off at first), of words as a whole too, so that the
-    letters learn to do without them.
+    rotary positions. width: of the words' vectors; letters: of what a convolution reads from the
+    letters. hidden: numbers a token after the body. dropout: while training (`model.train()`; off
+    at first), of words as a whole too, so that the letters learn to do without them.
 
-    Raises ValueError for a size that is not positive, hidden that 4 does not divide, or another
+    Raises ValueError for a size that is not positive, hidden that 8 does not divide, or another
     body.
     Source: Lample et al. 2016 (LSTM and conditional random field); Ma and Hovy 2016 (convolution
     over letters).
@@ -99,14 +98,12 @@ class Tagger(nnx.Module):
         width: int = 64,
         letters: int = 64,
         hidden: int = 128,
-        positions: int = 64,
         dropout: float = 0.0,
         rngs: nnx.Rngs,
     ):
         check_sizes(words=words, labels=labels, width=width, letters=letters, hidden=hidden)
-        check_sizes(positions=positions)
-        if hidden % 4:
-            raise ValueError(f"hidden must be a multiple of 4, not {hidden}")
+        if hidden % 8:
+            raise ValueError(f"hidden must be a multiple of 8, not {hidden}")
         if body not in ("lstm", "transformer"):
             raise ValueError(f'body must be "lstm" or "transformer", not {body!r}')
         normal, glorot = nnx.initializers.normal, nnx.initializers.glorot_uniform()
@@ -121,9 +118,11 @@ class Tagger(nnx.Module):
             self.back = LSTM(width + letters, hidden // 2, rngs=rngs)
         else:
             self.enter = nnx.Linear(width + letters, hidden, rngs=rngs)
-            self.places = nnx.Param(normal(0.1)(rngs.params(), (positions, hidden)))
             self.blocks = nnx.List(
-                [EncoderBlock(hidden, 4, 2 * hidden, dropout, rngs=rngs) for _ in range(2)]
+                [
+                    EncoderBlock(hidden, 4, 2 * hidden, dropout, turned=True, rngs=rngs)
+                    for _ in range(2)
+                ]
             )
         self.answer = nnx.Linear(hidden, labels, kernel_init=glorot, rngs=rngs)
         self.transitions = nnx.Param(jnp.zeros((labels, labels)))
@@ -137,7 +136,7 @@ class Tagger(nnx.Module):
 
         lengths [B]: real tokens of each sequence, from 0; None is all. What is behind changes
         nothing. Raises ValueError for tokens that are not integers of that shape or, known outside
-        of `jax.jit`, not of the vocabulary, and for more tokens than the Transformer's positions.
+        of `jax.jit`, not of the vocabulary.
         """
         tokens = self._checked(tokens)
         batch, steps, _ = tokens.shape
@@ -151,7 +150,7 @@ class Tagger(nnx.Module):
             back, _ = self.back(x, lengths=lengths, reverse=True)
             x = jnp.concatenate([forth, back], axis=-1)
         else:
-            x = self.enter(x) + self.places[:steps]
+            x = self.enter(x)
             for block in self.blocks:
                 x = block(x, lengths)
         emissions = self.answer(self.dropout(x))
@@ -179,11 +178,6 @@ class Tagger(nnx.Module):
             raise ValueError(
                 f"tokens: expected integers [B, T, {1 + LETTERS}] with T at least 1, received "
                 f"{tokens.dtype} {list(tokens.shape)}"
-            )
-        if self.body == "transformer" and tokens.shape[1] > self.places.shape[0]:
-            raise ValueError(
-                f"tokens: expected at most {self.places.shape[0]}, the model's positions, "
-                f"received {tokens.shape[1]}"
             )
         if not isinstance(tokens, jax.core.Tracer) and tokens.size:
             known = np.asarray(tokens)
