@@ -36,9 +36,9 @@ PAD, UNKNOWN, BEGIN, END = range(4)
 BATCH, SMOOTHING, BEAMS, LENGTH_POWER, CHUNK = 64, 0.1, 4, 1.0, 125
 SIZES = {
     "transformer": {"width": 128, "heads": 4, "hidden": 256, "depth": 2, "dropout": 0.2},
-    "lstm": {"width": 96, "hidden": 160, "dropout": 0.3},
+    "lstm": {"width": 80, "hidden": 128, "dropout": 0.3},
 }
-EPOCHS = {"transformer": 25, "lstm": 20}
+EPOCHS = {"transformer": 25, "lstm": 15}
 RATES = {"transformer": 3e-3, "lstm": 4e-3}
 MODELS = {"transformer": Seq2Seq, "lstm": AttentionalLSTM}
 BUDGET = {

@@ -35,8 +35,8 @@ FOLDER = ROOT / "recipes" / "text_classification"
 SEED, LONGEST, BATCH, HELD_OUT = 0, 48, 32, 1000
 SETTING = {"rank": 8, "first_block": 3, "rate": 1e-3, "epochs": 3, "sharpness": 2.0}
 CHOICES = {
-    "ratings": {"epochs": 2},
-    "classes": {"epochs": 2, "sharpness": None},
+    "ratings": {"epochs": 1},
+    "classes": {"epochs": 1, "sharpness": None},
 }
 SIZES = (100, 300, 1000, 3000)
 BUDGET = {"longest": LONGEST, "batch": BATCH, "seed": SEED, **SETTING}

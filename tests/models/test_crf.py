@@ -117,4 +117,7 @@ def test_labels_that_cannot_be():
         path_score(scores, np.zeros((5, 4), np.float32))
     labels = np.zeros((5, 4), np.int32)
     labels[0, 2], labels[1, 0] = COUNT, -1
+    # Inside of `jax.jit` nothing is known of them.
     assert np.isnan(negative_log_likelihood(scores, labels)).tolist() == [True] * 2 + [False] * 3
+    with pytest.raises(ValueError, match=r"in \[0, 3\), received others in sequence 0"):
+        crf.negative_log_likelihood(scores, labels)

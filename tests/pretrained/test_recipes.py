@@ -25,6 +25,21 @@ def test_the_records_weights_are_there_and_restored():
     assert set(found.record["runs"]) >= {"transformer", "lstm", "vit"}
 
 
+def test_other_files_and_plain_arrays_are_read_and_checked():
+    found = recipe("sequence_labelling")
+    words = json.loads(found.read("words.json"))
+    assert words == sorted(words)
+    arrays = found.weights("lstm")
+    assert arrays["words"].shape == (len(words) + 2, 64)
+    assert arrays["words"].dtype == np.float16
+    with pytest.raises(ValueError, match=r"file: expected one of words.json, received 'letters"):
+        found.read("letters.json")
+    record = json.loads(json.dumps(found.record))
+    record["budget"]["files"]["words.json"] = "0" * 64
+    with pytest.raises(CorruptFileError, match=r"words.json has SHA-256 .* record says 000"):
+        Recipe("sequence_labelling", record).read("words.json")
+
+
 def test_all_weights_together_stay_small():
     files = list((ROOT / "recipes" / "structures").glob("*.safetensors"))
     assert sum(file.stat().st_size for file in files) < 2.2e6

@@ -36,8 +36,9 @@ class ChainScores(NamedTuple):
 def path_score(scores: ChainScores, labels) -> jax.Array:
     """The score of one path for each sequence: labels, integers [B, T or more] -> [B].
 
-    Labels beyond a length are not read; an empty path scores 0. Real labels outside of [0, K) give
-    NaN. Raises ValueError for labels that are not integers of such a shape.
+    Labels beyond a length are not read; an empty path scores 0. Raises ValueError for labels that
+    are not integers of such a shape, and for real ones outside of [0, K); inside `jax.jit` values
+    are unknown, and a label outside gives NaN.
     """
     emissions, lengths = scores.emissions, scores.lengths
     batch, steps, count = emissions.shape
@@ -50,6 +51,11 @@ def path_score(scores: ChainScores, labels) -> jax.Array:
     real = jnp.arange(steps, dtype=jnp.int32) < lengths[:, None]
     known = jnp.all(~real | ((labels >= 0) & (labels < count)), axis=1)
     labels = jnp.where(real & (labels >= 0) & (labels < count), labels, 0)
+    if not isinstance(known, jax.core.Tracer) and not bool(known.all()):
+        row = int(jnp.argmin(known))
+        raise ValueError(
+            f"labels: expected real ones in [0, {count}), received others in sequence {row}"
+        )
     here = jnp.take_along_axis(emissions, labels[..., None], axis=2)[..., 0]
     moves = scores.transitions[labels[:, :-1], labels[:, 1:]]
     last = jnp.take_along_axis(labels, jnp.maximum(lengths - 1, 0)[:, None], axis=1)[:, 0]
