@@ -175,7 +175,7 @@ def train(name, data, tokenizer):
     )
     learned, held_out = examples(tokenizer, data.train), examples(tokenizer, data.validation)
     steps = EPOCHS[name] * -(-len(learned[0]) // BATCH)
-    schedule = optax.warmup_cosine_decay_schedule(0.0, RATES[name], 400, steps)
+    schedule = optax.warmup_cosine_decay_schedule(0.0, RATES[name], steps // 12, steps)
     processor = time.process_time()
     history = fit(
         Learner(model),
