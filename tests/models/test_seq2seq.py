@@ -140,7 +140,7 @@ def test_the_context_can_be_filled_and_not_exceeded(model):
 
 def test_texts_longer_than_the_positions_are_refused(model):
     long = [[5] * (POSITIONS + 1)]
-    with pytest.raises(ValueError, match=r"sources: expected at most 32 symbols.*shorten or split"):
+    with pytest.raises(ValueError, match=r"sources: expected at most 32 symbols, .* received 33"):
         Translation(model, long)
     with pytest.raises(ValueError, match=r"sources: expected at most 32 symbols, .* received 33"):
         model(long, [[BEGIN]])
@@ -151,8 +151,10 @@ def test_texts_longer_than_the_positions_are_refused(model):
 @pytest.mark.parametrize(
     ("sources", "message"),
     [
-        ([], "sources: expected at least one"),
-        ([[5], []], "each with at least one id"),
+        ([], "sources: expected lists of ids, at least one"),
+        ([[5], []], "sources: expected lists of ids, at least one, none of them empty"),
+        (["Open"], "sources: expected lists of ids"),
+        ([[0.5]], "sources: expected integers, received float64"),
         ([[5, V]], r"sources: expected ids in \[0, 20\), received 0 to 20"),
     ],
 )

@@ -165,15 +165,18 @@ class Translation(nnx.Module):
 
     def __init__(self, model, sources):
         self.model = model
-        if not len(sources) or any(not len(each) for each in sources):
-            raise ValueError("sources: expected at least one, each with at least one id")
-        lengths = np.array([len(each) for each in sources], np.int32)
-        width = max(16, 1 << (int(lengths.max()) - 1).bit_length())
-        if lengths.max() <= model.context:
-            width = min(width, model.context)
-        ids = np.zeros((len(sources), width), np.int32)
-        for row, source in enumerate(sources):
-            ids[row, : len(source)] = source
+        rows = [np.asarray(each) for each in sources]
+        if not rows or any(row.ndim != 1 or not row.size for row in rows):
+            raise ValueError("sources: expected lists of ids, at least one, none of them empty")
+        kinds = {row.dtype.name for row in rows if not np.issubdtype(row.dtype, np.integer)}
+        if kinds:
+            raise ValueError(f"sources: expected integers, received {', '.join(sorted(kinds))}")
+        lengths = np.array([len(row) for row in rows], np.int32)
+        longest = int(lengths.max())
+        width = min(max(16, 1 << (longest - 1).bit_length()), max(longest, model.context))
+        ids = np.zeros((len(rows), width), np.int32)
+        for place, row in zip(ids, rows, strict=True):
+            place[: len(row)] = row
         checked_ids("sources", ids, model.embedding.shape[0], model.context)
         self.sources = nnx.Variable(jnp.asarray(ids))
         self.source_lengths = nnx.Variable(jnp.asarray(lengths))
