@@ -38,7 +38,7 @@ SIZES = {
     "transformer": {"width": 128, "heads": 4, "hidden": 256, "depth": 2, "dropout": 0.2},
     "lstm": {"width": 80, "hidden": 128, "dropout": 0.3},
 }
-EPOCHS = {"transformer": 25, "lstm": 15}
+EPOCHS = {"transformer": 20, "lstm": 15}
 RATES = {"transformer": 3e-3, "lstm": 4e-3}
 MODELS = {"transformer": Seq2Seq, "lstm": AttentionalLSTM}
 BUDGET = {

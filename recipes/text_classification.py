@@ -183,27 +183,24 @@ if __name__ == "__main__":
         sys.exit()
     ids = encoder.encode(data.test.inputs, max_length=LONGEST)
     asked = below(encoder, ids, first)
-    curve = {}
-    for size in (*SIZES, len(learned)):
-        model, upper, entry = trained(
+    entry = {}
+    # The whole part first, and its record at once: the curve can be drawn later.
+    for size in (len(learned), *SIZES):
+        model, upper, found = trained(
             encoder, learned[:size], ratings[:size], SETTING, f"first-{size}"
         )
         halve(model)
-        curve[size] = {"test_accuracy": accuracy(upper, asked, data.test.labels), **entry}
-        print(size, curve[size]["test_accuracy"], entry["seconds"], flush=True)
-    arrays = weights(model)
-    save_file(arrays, FOLDER / "minilm.safetensors")
-    # The whole classifier, from the ids on, as whoever loads the weights has it.
-    last = curve[len(learned)] | {"test_accuracy": accuracy(model, ids, data.test.labels)}
-    write_record(
-        FOLDER / "record.json",
-        "minilm",
-        {
-            "parameters": sum(each.size for each in arrays.values()),
-            "curve": {str(size): entry for size, entry in curve.items()},
-            "choosing": json.loads(choosing.read_text()) if choosing.is_file() else {},
-            **last,
-        },
-        BUDGET,
-    )
-    print("whole", last["test_accuracy"])
+        found["test_accuracy"] = accuracy(upper, asked, data.test.labels)
+        print(size, found["test_accuracy"], found["seconds"], flush=True)
+        if not entry:
+            arrays = weights(model)
+            save_file(arrays, FOLDER / "minilm.safetensors")
+            # The whole classifier, from the ids on, as whoever loads the weights has it.
+            whole = {"test_accuracy": accuracy(model, ids, data.test.labels)}
+            entry = found | whole | {
+                "parameters": sum(each.size for each in arrays.values()),
+                "choosing": json.loads(choosing.read_text()) if choosing.is_file() else {},
+                "curve": {},
+            }  # fmt: skip
+        entry["curve"][str(size)] = found
+        write_record(FOLDER / "record.json", "minilm", entry, BUDGET)
