@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from trivium import generate as writing
-from trivium.generate import beam_search, distribution, generate, stream
+from trivium.generate import beam_search, beam_searches, distribution, generate, stream
 from trivium.models import Llama, LlamaConfig
 
 SIZES = LlamaConfig(
@@ -232,6 +232,37 @@ def test_beams_carry_their_caches_along(model):
     logits = jax.nn.log_softmax(model(np.array([prompt + text])))[0]
     total = sum(float(logits[len(prompt) - 1 + i, token]) for i, token in enumerate(text))
     assert score == pytest.approx(total / 8, abs=1e-4)
+
+
+def test_prompts_in_one_batch_are_searched_as_if_alone(model):
+    prompts = [[1, 2, 3], [4], [9] * 20]
+    options = {"beams": 3, "max_new": 8, "stop": [7, 11]}
+    alone = [beam_search(model, prompt, **options) for prompt in prompts]
+    assert len({tuple(text) for text, _ in alone}) > 1
+    for (text, score), (expected, value) in zip(
+        beam_searches(model, prompts, **options), alone, strict=True
+    ):
+        assert text == expected
+        assert score == pytest.approx(value, abs=1e-5)
+    assert beam_searches(model, []) == []
+
+
+@pytest.mark.parametrize("power", [0.0, 0.7, 1.0])
+def test_a_search_ends_early_only_where_nothing_better_can_come(power):
+    """Among all texts that stop within the limit, and those cut off at it, the best is found."""
+    table = np.random.default_rng(5).normal(size=(4, 4)) * 2
+    scores = np.asarray(jax.nn.log_softmax(jnp.asarray(table)))
+    found = []
+    for length in range(1, 6):
+        for text in itertools.product(range(4), repeat=length):
+            whole = text[-1] == 3 or length == 5
+            if whole and 3 not in text[:-1]:
+                total = sum(scores[a, b] for a, b in itertools.pairwise([0, *text]))
+                found.append((total / length**power, [each for each in text if each != 3]))
+    best = max(found)
+    text, score = beam_search(Chain(table), [0], beams=200, max_new=5, stop=[3], length_power=power)
+    assert text == best[1]
+    assert score == pytest.approx(best[0], abs=1e-5)
 
 
 # Refusals

@@ -7,6 +7,9 @@ Nothing here knows Llama. A model is anything with
     extend(ids, cache, lengths=...)     reads ids [B, T], of which `lengths` [B] are real; returns
         -> (logits, cache)              the logits [B, V] of what follows, and the longer cache
 
+A model that translates needs nothing more: `models.Translation` holds the sources, its `start` puts
+what an encoder made of them into the cache, and the prompt is the symbol that begins a target.
+
 Prompts are padded and caches sized to powers of two, so that a few compiled programs serve all
 lengths: one that reads a prompt and one that reads a single token, which every step reuses.
 """
@@ -122,43 +125,103 @@ def beam_search(
     Returns the new tokens, without the one that stopped them, and that quotient.
     Raises ValueError as `generate` does. Source: Graves 2012; Wu et al. 2016 (lengths).
     """
-    prompt = _checked_prompt(prompt)
+    options: dict[str, Any] = {"beams": beams, "max_new": max_new, "stop": stop}
+    return beam_searches(model, [prompt], length_power=length_power, **options)[0]
+
+
+def beam_searches(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    beams: int = 4,
+    max_new: int = 64,
+    stop: Collection[int] = (),
+    length_power: float = 1.0,
+) -> list[tuple[list[int], float]]:
+    """Continue several prompts at once, each as `beam_search` would alone.
+
+    Options and errors are those of `beam_search`; returns what it returns, for each prompt.
+    """
+    prompts = [_checked_prompt(prompt) for prompt in prompts]
     _at_least("beams", beams, 1)
-    stops = set(stop)
-    steps = _Steps(model, [prompt], max_new)
-    logits = steps.read([prompt])
+    if not prompts:
+        return []
+    searches = [_Search(beams, max_new, frozenset(stop), length_power) for _ in prompts]
+    steps = _Steps(model, prompts, max_new)
+    logits = steps.read(prompts)
+    vocabulary = logits.shape[-1]
+    # So many of one beam's tokens can be among the likeliest of all beams' that `grow` looks at.
+    count = min(vocabulary, beams * (len(set(stop)) + 1))
+    logits = jnp.repeat(logits, beams, axis=0)
     steps.cache = jax.tree.map(lambda array: jnp.repeat(array, beams, axis=0), steps.cache)
-    scores = np.asarray(jax.nn.log_softmax(logits), np.float64)
-    totals = np.zeros(1)
-    texts: list[list[int]] = [[]]
-    finished: list[tuple[float, list[int]]] = []
     for number in range(max_new):
-        sums = totals[:, None] + scores
-        # Each beam may end in each of the stop tokens: only then are `beams` unfinished ones left.
-        likeliest = np.argsort(-sums, axis=None, kind="stable")[: beams * (len(stops) + 1)]
-        going: list[tuple[int, int]] = []
-        for parent, token in (divmod(int(each), sums.shape[1]) for each in likeliest):
-            text, total = [*texts[parent], token], float(sums[parent, token])
-            if token in stops:
-                finished.append((total / len(text) ** length_power, text[:-1]))
-            elif len(going) < beams:
-                going.append((parent, token))
-                if number + 1 == max_new:
-                    finished.append((total / len(text) ** length_power, text))
-        best = max((score for score, _ in finished), default=-np.inf)
-        # With a power of 0 probabilities only fall: nothing unfinished can still win.
-        done = length_power == 0 and all(sums[pair] <= best for pair in going)
-        if number + 1 == max_new or done:
+        scores, tokens = (
+            np.asarray(each).reshape(len(prompts), beams, count) for each in _best(logits, count)
+        )
+        chosen = [
+            search.grow(scores[row].astype(np.float64), tokens[row])
+            for row, search in enumerate(searches)
+        ]
+        if number + 1 == max_new or all(search.done for search in searches):
             break
-        texts = [[*texts[parent], token] for parent, token in going]
-        totals = np.array([sums[pair] for pair in going])
-        parents = [parent for parent, _ in going] + [0] * (beams - len(going))
-        tokens = [token for _, token in going] + [0] * (beams - len(going))
+        parents = [
+            row * beams + parent for row, (those, _) in enumerate(chosen) for parent in those
+        ]
         steps.cache = _reorder(steps.cache, jnp.asarray(parents))
-        scores = np.asarray(jax.nn.log_softmax(steps.step(np.array(tokens))), np.float64)
-        scores = scores[: len(going)]
-    score, text = max(finished, key=lambda each: each[0])
-    return text, float(score)
+        logits = steps.step(np.concatenate([those for _, those in chosen]))
+    return [search.best for search in searches]
+
+
+class _Search:
+    """The beams of one prompt: unfinished texts with their log probabilities, and finished ones."""
+
+    def __init__(self, beams, max_new, stops, length_power):
+        self.beams, self.max_new, self.stops = beams, max_new, stops
+        self.power = length_power
+        self.texts: list[list[int]] = [[]]
+        self.totals = np.zeros(1)
+        self.best: tuple[list[int], float] = ([], -np.inf)
+        self.done = False
+
+    def grow(self, scores, tokens):
+        """Take the likeliest next tokens: scores and tokens [beams, count], falling in each row.
+
+        Returns, for each beam, which one it goes on from, and with which token.
+        """
+        still = list(range(self.beams)), [0] * self.beams
+        if self.done:
+            return still
+        live = len(self.texts)
+        sums = (self.totals[:, None] + scores[:live]).ravel()
+        following = tokens[:live].ravel()
+        # Each beam may end in each of the stop tokens: only then are `beams` unfinished ones left.
+        likeliest = np.argsort(-sums, kind="stable")[: self.beams * (len(self.stops) + 1)]
+        going: list[tuple[int, int, float]] = []
+        for place in likeliest:
+            parent, token, total = place // tokens.shape[1], int(following[place]), sums[place]
+            text = [*self.texts[parent], token]
+            last = len(text) == self.max_new
+            if token in self.stops or (last and len(going) < self.beams):
+                score = float(total / len(text) ** self.power)
+                if score > self.best[1]:
+                    self.best = (text[:-1] if token in self.stops else text, score)
+            if token not in self.stops and len(going) < self.beams:
+                going.append((int(parent), token, float(total)))
+        # Probabilities only fall, and no text gets longer than max_new: what cannot win any more.
+        longest = self.max_new**self.power
+        self.done = all(total / longest <= self.best[1] for *_, total in going)
+        self.texts = [[*self.texts[parent], token] for parent, token, _ in going]
+        self.totals = np.array([total for *_, total in going])
+        parents, chosen = still
+        for i, (parent, token, _) in enumerate(going):
+            parents[i], chosen[i] = parent, token
+        return parents, chosen
+
+
+@partial(jax.jit, static_argnums=1)
+def _best(logits, count):
+    """The log probabilities of the likeliest tokens, falling, and the tokens: each [B, count]."""
+    return jax.lax.top_k(jax.nn.log_softmax(logits), count)
 
 
 def distribution(

@@ -30,7 +30,7 @@ CHAPTERS = {
     "trivium", "jax", "flax", "optax", "orbax", "numpy", "scipy", "matplotlib", "sklearn", "pandas",
     "keras", "tokenizers", "safetensors", "transformers", "tqdm", "IPython", "skimage", "PIL",
     "gguf", "jinja2", "fairlearn", "grain", "kagglehub", "treescope", "huggingface_hub",
-    "threadpoolctl",
+    "threadpoolctl", "seqeval", "sacrebleu", "pycrfsuite",
 }  # fmt: skip
 
 

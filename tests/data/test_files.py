@@ -7,9 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from trivium.data.files import DATA_SETS, EFFICIENTNET_LITE0, KING_JAMES, LANDMARK_MODELS
+from trivium.data.files import (
+    DATA_SETS,
+    EFFICIENTNET_LITE0,
+    KING_JAMES,
+    LANDMARK_MODELS,
+    UI_STRINGS,
+)
 
-OWN = LANDMARK_MODELS.files + KING_JAMES.files + EFFICIENTNET_LITE0.files
+OWN = LANDMARK_MODELS.files + KING_JAMES.files + EFFICIENTNET_LITE0.files + UI_STRINGS.files
 DATA = Path(__file__).parents[2] / "data"
 README = (DATA / "README.md").read_text(encoding="utf-8")
 FILES = [file for data_set in DATA_SETS for file in data_set.files]
@@ -61,6 +67,7 @@ def test_readme_names_source_and_citation_and_the_license_lies_beside_the_files(
         "CC-BY-4.0": "licenses/by/4.0",
         "Apache-2.0": "Apache License",
         "LicenseRef-public-domain": "in the public domain",
+        "MPL-2.0": "Mozilla Public License Version 2.0",
     }
     assert granted[data_set.license] in license_text
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from trivium.data import CorruptFileError, DownloadError
-from trivium.models import structures
+from trivium.data import CorruptFileError, DownloadError, addresses
+from trivium.models import Tagger, TokenEncoder, structures
 from trivium.pretrained import Recipe, recipe, recipes
 
 ROOT = Path(__file__).parents[2]
@@ -23,6 +23,21 @@ def test_the_records_weights_are_there_and_restored():
     assert kernel.dtype == np.float32
     np.testing.assert_array_equal(kernel, kernel.astype(np.float16))
     assert set(found.record["runs"]) >= {"transformer", "lstm", "vit"}
+
+
+def test_other_files_and_plain_arrays_are_read_and_checked():
+    found = recipe("sequence_labelling")
+    words = json.loads(found.read("words.json"))
+    assert words == sorted(words)
+    arrays = found.weights("lstm")
+    assert arrays["words"].shape == (len(words) + 2, 64)
+    assert arrays["words"].dtype == np.float16
+    with pytest.raises(ValueError, match=r"file: expected one of words.json, received 'letters"):
+        found.read("letters.json")
+    record = json.loads(json.dumps(found.record))
+    record["budget"]["files"]["words.json"] = "0" * 64
+    with pytest.raises(CorruptFileError, match=r"words.json has SHA-256 .* record says 000"):
+        Recipe("sequence_labelling", record).read("words.json")
 
 
 def test_all_weights_together_stay_small():
@@ -59,3 +74,32 @@ def test_without_a_repository_the_error_says_where_to_put_the_file(monkeypatch, 
     monkeypatch.setattr(recipes, "own", lambda name, folder: ())
     with pytest.raises(DownloadError, match=r"recipes/structures/record.json is in the repository"):
         recipe("structures")
+
+
+def test_the_taggers_reach_what_the_record_says_and_more_than_the_baseline():
+    """On the whole test part: half-precision weights, put into models of the record's sizes."""
+    found, data = recipe("sequence_labelling"), addresses()
+    budget = found.record["budget"]
+    encoder = TokenEncoder(tuple(json.loads(found.read("words.json"))))
+    numbers = [encoder(tokens) for tokens in data.test.tokens]
+    lengths = np.array([len(each) for each in numbers], np.int32)
+    tokens = np.zeros((len(numbers), lengths.max(), numbers[0].shape[1]), np.int32)
+    labels = np.full(tokens.shape[:2], -1, np.int32)
+    for row, (each, known) in enumerate(zip(numbers, data.test.labels, strict=True)):
+        tokens[row, : len(each)], labels[row, : len(each)] = each, known
+    for body in ("lstm", "transformer"):
+        model = Tagger(
+            encoder.size,
+            len(data.labels),
+            body=body,
+            hidden=budget["hidden"][body],
+            rngs=nnx.Rngs(1),
+        )
+        found.restore(body, model)
+        best = np.asarray(nnx.jit(Tagger.tag)(model, tokens, lengths=lengths))
+        accuracy = (best == labels)[labels >= 0].mean()
+        recorded = found.record["runs"][body]["test"]
+        assert accuracy == pytest.approx(recorded["accuracy"], abs=0.005)
+        assert recorded["accuracy"] > budget["crfsuite"]["test"]["accuracy"]
+    lstm = found.record["runs"]["lstm"]["test"]
+    assert lstm["entity_f1"] > budget["crfsuite"]["test"]["entity_f1"]

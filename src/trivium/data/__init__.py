@@ -1,5 +1,6 @@
 """The book's data sets: NumPy in, NumPy out, the same bytes everywhere, checked by hash."""
 
+from trivium.data.addresses import Addresses, Tagged, addresses, begin_inside, split_address
 from trivium.data.adult import Adult, AdultRows, adult
 from trivium.data.examples import Examples
 from trivium.data.fashion_mnist import FashionMNIST, fashion_mnist
@@ -8,8 +9,10 @@ from trivium.data.japanese_vowels import JapaneseVowels, japanese_vowels
 from trivium.data.king_james import KingJames, king_james
 from trivium.data.landmark_models import LandmarkModels, landmark_models
 from trivium.data.movie_snippets import MovieSnippets, movie_snippets
+from trivium.data.ui_strings import Pairs, UIStrings, ui_strings
 
 __all__ = [
+    "Addresses",
     "Adult",
     "AdultRows",
     "CorruptFileError",
@@ -20,11 +23,18 @@ __all__ = [
     "KingJames",
     "LandmarkModels",
     "MovieSnippets",
+    "Pairs",
+    "Tagged",
+    "UIStrings",
+    "addresses",
     "adult",
+    "begin_inside",
     "cache_folder",
     "fashion_mnist",
     "japanese_vowels",
     "king_james",
     "landmark_models",
     "movie_snippets",
+    "split_address",
+    "ui_strings",
 ]

@@ -260,6 +260,49 @@ ADULT = DataSet(
     source="https://doi.org/10.24432/C5XW20",
 )
 
+_ADDRESSES = "addresses/labeled.xml"
+
+ADDRESSES = DataSet(
+    name="US addresses",
+    files=(
+        DataFile(
+            name=_ADDRESSES,
+            sha256="dbd125fa01fbdbc4e25cce722c648ce4e224e4c9bdb9b5a14498aa8a042aee32",
+            size=428_370,
+            addresses=(
+                "https://raw.githubusercontent.com/datamade/usaddress/v0.5.16/training/labeled.xml",
+                *own(_ADDRESSES),
+            ),
+        ),
+    ),
+    license="MIT",
+    citation=(
+        "DataMade, The Atlanta Journal Constitution (2014-2025). usaddress: parse US addresses "
+        "using conditional random fields. Version 0.5.16."
+    ),
+    source="https://github.com/datamade/usaddress",
+)
+
+_UI_STRINGS = "ui-strings/en-zh.tsv.gz"
+
+UI_STRINGS = DataSet(
+    name="Interface strings",
+    files=(
+        DataFile(
+            name=_UI_STRINGS,
+            sha256="4e7f8638f2388381752500f1ed0381d1a0b182791202c85690247ea9a2654bcb",
+            size=1_116_669,
+            addresses=own(_UI_STRINGS),
+        ),
+    ),
+    license="MPL-2.0",
+    citation=(
+        "The LibreOffice contributors (2022). LibreOffice 7.4, interface strings in English and "
+        "Chinese (simplified). The Document Foundation."
+    ),
+    source="the Debian package libreoffice-l10n-zh-cn",
+)
+
 DATA_SETS = (
     FASHION_MNIST,
     JAPANESE_VOWELS,
@@ -268,4 +311,6 @@ DATA_SETS = (
     KING_JAMES,
     EFFICIENTNET_LITE0,
     ADULT,
+    ADDRESSES,
+    UI_STRINGS,
 )

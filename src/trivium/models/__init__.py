@@ -1,8 +1,17 @@
 """Models as flax.nnx modules, one file a family."""
 
+from trivium.models.attentional_lstm import AttentionalLSTM
 from trivium.models.bert import Bert, BertClassifier, BertConfig, mean_pool
 from trivium.models.convnext import ConvNeXt
 from trivium.models.convolution import ConvClassifier
+from trivium.models.crf import (
+    ChainScores,
+    log_partition,
+    marginals,
+    negative_log_likelihood,
+    path_score,
+    viterbi,
+)
 from trivium.models.efficientnet import EfficientNet, EfficientNetConfig
 from trivium.models.experts import MixtureOfExperts
 from trivium.models.language import (
@@ -23,7 +32,8 @@ from trivium.models.low_rank import (
     set_low_rank_weights,
 )
 from trivium.models.mlp import MLP
-from trivium.models.recurrence import LSTMClassifier
+from trivium.models.recurrence import LSTM, LSTMClassifier
+from trivium.models.seq2seq import Seq2Seq, Translation
 from trivium.models.state_space import SelectiveStateSpace
 from trivium.models.structures import (
     hybrid,
@@ -33,15 +43,19 @@ from trivium.models.structures import (
     selective_model,
     transformer,
 )
+from trivium.models.tagger import Tagger, TokenEncoder
 from trivium.models.vit import ViT
 
 __all__ = [
+    "LSTM",
     "MLP",
+    "AttentionalLSTM",
     "Bert",
     "BertClassifier",
     "BertConfig",
     "Block",
     "CausalAttention",
+    "ChainScores",
     "ConvClassifier",
     "ConvNeXt",
     "EfficientNet",
@@ -57,17 +71,26 @@ __all__ = [
     "MixtureOfExperts",
     "Recurrence",
     "SelectiveStateSpace",
+    "Seq2Seq",
+    "Tagger",
+    "TokenEncoder",
+    "Translation",
     "ViT",
     "add_low_rank",
     "bits_per_symbol",
     "hybrid",
     "linear_transformer",
+    "log_partition",
     "low_rank_weights",
+    "marginals",
     "mean_pool",
     "merge_low_rank",
     "mixture_of_experts",
+    "negative_log_likelihood",
+    "path_score",
     "recurrent_model",
     "selective_model",
     "set_low_rank_weights",
     "transformer",
+    "viterbi",
 ]

@@ -47,3 +47,21 @@ class LSTMClassifier(nnx.Module):
         w_ih, w_hh, b = (w.astype(sequences.dtype) for w in (self.w_ih, self.w_hh, self.b))
         _, (state, _) = lstm(sequences, w_ih, w_hh, b, lengths=lengths)
         return self.dense(state.astype(self.dense.kernel.dtype))
+
+
+class LSTM(nnx.Module):
+    """One LSTM, outputs at every step: w_ih [D, 4H], w_hh [H, 4H], b [4H].
+
+    features: numbers a step (D). hidden: size of the state (H). Weights start as those of
+    `LSTMClassifier` do.
+    """
+
+    def __init__(self, features, hidden, *, rngs: nnx.Rngs):
+        glorot, orthogonal = nnx.initializers.glorot_uniform(), nnx.initializers.orthogonal()
+        self.w_ih = nnx.Param(glorot(rngs.params(), (features, 4 * hidden)))
+        self.w_hh = nnx.Param(orthogonal(rngs.params(), (hidden, 4 * hidden)))
+        self.b = nnx.Param(jnp.zeros(4 * hidden).at[hidden : 2 * hidden].set(1.0))
+
+    def __call__(self, x, **options):
+        """The kernel `lstm` on x [B, T, D], with its options: (outputs [B, T, H], (h, c))."""
+        return lstm(x, self.w_ih[...], self.w_hh[...], self.b[...], **options)

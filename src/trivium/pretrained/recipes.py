@@ -21,6 +21,26 @@ class Recipe:
     name: str
     record: dict[str, Any]
 
+    def weights(self, run: str) -> dict[str, np.ndarray]:
+        """The arrays of a run by name, in half precision as they are stored.
+
+        Raises ValueError for an unknown run, and for weights with another hash than the record
+        says.
+        """
+        runs = self.record["runs"]
+        if run not in runs:
+            raise ValueError(f"run: expected one of {', '.join(runs)}, received {run!r}")
+        from safetensors.numpy import load
+
+        return load(_read(self.name, f"{run}.safetensors", runs[run]["sha256"]))
+
+    def read(self, file: str) -> bytes:
+        """Another file of the recipe, such as a tokenizer, checked as the weights are."""
+        files = self.record["budget"].get("files", {})
+        if file not in files:
+            raise ValueError(f"file: expected one of {', '.join(files)}, received {file!r}")
+        return _read(self.name, file, files[file])
+
     def restore(self, run: str, model: nnx.Module) -> nnx.Module:
         """Put the weights of a run into a model of the same shapes, and hand the model back.
 
@@ -29,19 +49,7 @@ class Recipe:
         Raises ValueError for an unknown run, for weights with another hash than the record says,
         and for a model whose parameters have other names or shapes.
         """
-        runs = self.record["runs"]
-        if run not in runs:
-            raise ValueError(f"run: expected one of {', '.join(runs)}, received {run!r}")
-        path = _find(self.name, f"{run}.safetensors")
-        content = path.read_bytes()
-        found = hashlib.sha256(content).hexdigest()
-        if found != runs[run]["sha256"]:
-            raise CorruptFileError(
-                f"{path} has SHA-256 {found}, the record says {runs[run]['sha256']}"
-            )
-        from safetensors.numpy import load
-
-        arrays = load(content)
+        arrays = self.weights(run)
         state = nnx.state(model, nnx.Param)
         places = {".".join(map(str, place)): leaf for place, leaf in nnx.to_flat_state(state)}
         there = {name: leaf.shape for name, leaf in places.items()}
@@ -71,6 +79,15 @@ def recipe(name: str) -> Recipe:
     if not name.isidentifier():
         raise ValueError(f"name: expected a recipe's name, received {name!r}")
     return Recipe(name, read_json(_find(name, "record.json")))
+
+
+def _read(name: str, file: str, sha256: str) -> bytes:
+    path = _find(name, file)
+    content = path.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise CorruptFileError(f"{path} has SHA-256 {found}, the record says {sha256}")
+    return content
 
 
 def _find(name: str, file: str) -> Path:
