@@ -19,9 +19,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import nnx
 from safetensors.numpy import save_file
 
+from trivium.data import Examples, SceneSet, compose
 from trivium.train.checkpoint import Checkpoints
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -83,15 +85,75 @@ def memory(compiled: Any) -> int:
     return int(compiled.memory_analysis().temp_size_in_bytes)
 
 
+def stepper(
+    model: nnx.Module,
+    optimizer: optax.GradientTransformation,
+    loss: Callable[[Any, Any], jax.Array],
+) -> tuple[Any, Callable[..., tuple[Any, Any]]]:
+    """What `train` asks for: the state of a training, and the step over a stage's batches.
+
+    loss: (the model's outputs, labels) -> one number for each example.
+
+    Returns the state (weights, batch statistics and the like, optimizer's), and run: (state,
+    (inputs, labels), each [steps, batch, ...]) -> (state, mean loss [1]). Pictures in uint8 become
+    floating point from 0 to 1.
+    """
+    model.train()
+    graphdef, weights, rest = nnx.split(model, nnx.Param, ...)
+
+    def mean_loss(weights, rest, inputs, labels):
+        # A copy: statistics that change inside the gradient must not be those of the outside.
+        model = nnx.merge(graphdef, weights, jax.tree.map(lambda leaf: leaf, rest))
+        if inputs.dtype == jnp.uint8:
+            inputs = inputs.astype(jnp.float32) / 255
+        found = loss(model(inputs), labels).mean()
+        return found, nnx.split(model, nnx.Param, ...)[2]
+
+    def step(state, batch):
+        weights, rest, moments = state
+        (found, rest), slopes = jax.value_and_grad(mean_loss, has_aux=True)(weights, rest, *batch)
+        updates, moments = optimizer.update(slopes, moments, weights)
+        return (optax.apply_updates(weights, updates), rest, moments), found
+
+    @jax.jit
+    def run(state, batches):
+        state, losses = jax.lax.scan(step, state, batches)
+        return state, losses.mean()[None]
+
+    return (weights, rest, optimizer.init(weights)), run
+
+
+def scene_batches(
+    pictures: Examples,
+    scenes: int,
+    batch: int,
+    labels: Callable[[SceneSet], Any],
+) -> Callable[[int], tuple[Any, Any]]:
+    """What `train` asks for: the number of a stage -> (images uint8, labels), new scenes for each.
+
+    scenes: of a stage, composed of the pictures; labels: what is to be found on a set of them.
+    """
+
+    def data(stage):
+        found = compose(pictures, scenes, seed=stage)
+        images = np.rint(255 * found.images).astype(np.uint8)
+        return tuple(part.reshape(-1, batch, *part.shape[1:]) for part in (images, labels(found)))
+
+    return data
+
+
+KEPT = nnx.Any(nnx.Param, nnx.BatchStat)  # what a trained model consists of
+
+
 def halve(model: nnx.Module) -> None:
-    """Round the model's parameters to what float16 holds; they stay float32."""
-    state = nnx.state(model, nnx.Param)
+    """Round parameters and batch statistics to what float16 holds; they stay float32."""
+    state = nnx.state(model, KEPT)
     nnx.update(model, jax.tree.map(lambda leaf: leaf.astype(jnp.float16).astype(leaf.dtype), state))
 
 
 def write_weights(model: nnx.Module, path: Path) -> None:
-    """The model's parameters as float16, named by where they stand in it."""
-    leaves = nnx.to_flat_state(nnx.state(model, nnx.Param))
+    """The model's parameters and batch statistics as float16, named by where they stand in it."""
+    leaves = nnx.to_flat_state(nnx.state(model, KEPT))
     arrays = {
         ".".join(map(str, place)): np.asarray(leaf[...], np.float16) for place, leaf in leaves
     }

@@ -8,6 +8,7 @@ from trivium.data.japanese_vowels import JapaneseVowels, japanese_vowels
 from trivium.data.king_james import KingJames, king_james
 from trivium.data.landmark_models import LandmarkModels, landmark_models
 from trivium.data.movie_snippets import MovieSnippets, movie_snippets
+from trivium.data.scenes import Scenes, SceneSet, compose, scenes
 
 __all__ = [
     "Adult",
@@ -20,11 +21,15 @@ __all__ = [
     "KingJames",
     "LandmarkModels",
     "MovieSnippets",
+    "SceneSet",
+    "Scenes",
     "adult",
     "cache_folder",
+    "compose",
     "fashion_mnist",
     "japanese_vowels",
     "king_james",
     "landmark_models",
     "movie_snippets",
+    "scenes",
 ]

@@ -1,8 +1,20 @@
 """Models as flax.nnx modules, one file a family."""
 
 from trivium.models.bert import Bert, BertClassifier, BertConfig, mean_pool
+from trivium.models.boxes import box_iou, generalized_iou, non_maximum_suppression
 from trivium.models.convnext import ConvNeXt
 from trivium.models.convolution import ConvClassifier
+from trivium.models.detector import (
+    Detections,
+    Detector,
+    DetectorMaps,
+    Targets,
+    decode,
+    detection_loss,
+    detection_targets,
+    focal_loss,
+    map_boxes,
+)
 from trivium.models.efficientnet import EfficientNet, EfficientNetConfig
 from trivium.models.experts import MixtureOfExperts
 from trivium.models.language import (
@@ -24,6 +36,7 @@ from trivium.models.low_rank import (
 )
 from trivium.models.mlp import MLP
 from trivium.models.recurrence import LSTMClassifier
+from trivium.models.resnet import ResidualBlock, ResNet
 from trivium.models.state_space import SelectiveStateSpace
 from trivium.models.structures import (
     hybrid,
@@ -33,6 +46,7 @@ from trivium.models.structures import (
     selective_model,
     transformer,
 )
+from trivium.models.unet import UNet
 from trivium.models.vit import ViT
 
 __all__ = [
@@ -44,6 +58,9 @@ __all__ = [
     "CausalAttention",
     "ConvClassifier",
     "ConvNeXt",
+    "Detections",
+    "Detector",
+    "DetectorMaps",
     "EfficientNet",
     "EfficientNetConfig",
     "FeedForward",
@@ -56,16 +73,28 @@ __all__ = [
     "LowRank",
     "MixtureOfExperts",
     "Recurrence",
+    "ResNet",
+    "ResidualBlock",
     "SelectiveStateSpace",
+    "Targets",
+    "UNet",
     "ViT",
     "add_low_rank",
     "bits_per_symbol",
+    "box_iou",
+    "decode",
+    "detection_loss",
+    "detection_targets",
+    "focal_loss",
+    "generalized_iou",
     "hybrid",
     "linear_transformer",
     "low_rank_weights",
+    "map_boxes",
     "mean_pool",
     "merge_low_rank",
     "mixture_of_experts",
+    "non_maximum_suppression",
     "recurrent_model",
     "selective_model",
     "set_low_rank_weights",

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from trivium.data import CorruptFileError, DownloadError, cache_folder
@@ -24,6 +23,9 @@ class Recipe:
     def restore(self, run: str, model: nnx.Module) -> nnx.Module:
         """Put the weights of a run into a model of the same shapes, and hand the model back.
 
+        Weights are its parameters and, where it normalizes by batch, the running statistics. The
+        model may be abstract, `nnx.eval_shape(lambda: ...)`, which saves drawing random weights.
+
         Raises ValueError for an unknown run, for weights with another hash than the record says,
         and for a model whose parameters have other names or shapes.
         """
@@ -40,9 +42,9 @@ class Recipe:
         from safetensors.numpy import load
 
         arrays = load(content)
-        state = nnx.state(model, nnx.Param)
-        places = {".".join(map(str, place)): leaf for place, leaf in nnx.to_flat_state(state)}
-        there = {name: leaf.shape for name, leaf in places.items()}
+        state = nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat))
+        flat = nnx.to_flat_state(state)
+        there = {".".join(map(str, place)): leaf.shape for place, leaf in flat}
         stored = {name: array.shape for name, array in arrays.items()}
         if there != stored:
             differing = sorted(
@@ -52,9 +54,11 @@ class Recipe:
                 f"model: its parameters are not those of {run!r}; they differ in "
                 f"{', '.join(differing[:5])}"
             )
-        for name, leaf in places.items():
-            leaf[...] = jnp.asarray(arrays[name].astype(np.float32))
-        nnx.update(model, state)
+        loaded = [
+            (place, leaf.replace(jnp.asarray(arrays[".".join(map(str, place))], jnp.float32)))
+            for place, leaf in flat
+        ]
+        nnx.update(model, nnx.from_flat_state(loaded))
         return model
 
 
