@@ -23,7 +23,6 @@ import optax
 from flax import nnx
 from safetensors.numpy import save_file
 
-from trivium.data import Examples, SceneSet, compose
 from trivium.train.checkpoint import Checkpoints
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -89,24 +88,30 @@ def stepper(
     model: nnx.Module,
     optimizer: optax.GradientTransformation,
     loss: Callable[[Any, Any], jax.Array],
+    metric: Callable[[Any, Any], jax.Array],
 ) -> tuple[Any, Callable[..., tuple[Any, Any]]]:
-    """What `train` asks for: the state of a training, and the step over a stage's batches.
+    """What `train` asks for: the state of a training, and a stage of it.
 
-    loss: (the model's outputs, labels) -> one number for each example.
+    loss, metric: (the model's outputs, labels) -> one number for each example.
 
-    Returns the state (weights, batch statistics and the like, optimizer's), and run: (state,
-    (inputs, labels), each [steps, batch, ...]) -> (state, mean loss [1]). Pictures in uint8 become
-    floating point from 0 to 1.
+    Returns the state (weights; batch statistics and the like; optimizer's), and run: (state,
+    (learned, held out)), each a pair (inputs, labels) of [steps, batch, ...] -> (state, [mean loss
+    while learning, mean metric of what is held out, afterwards]). Pictures in uint8 become floating
+    point from 0 to 1.
     """
     model.train()
     graphdef, weights, rest = nnx.split(model, nnx.Param, ...)
 
-    def mean_loss(weights, rest, inputs, labels):
+    def rebuilt(weights, rest):
         # A copy: statistics that change inside the gradient must not be those of the outside.
-        model = nnx.merge(graphdef, weights, jax.tree.map(lambda leaf: leaf, rest))
-        if inputs.dtype == jnp.uint8:
-            inputs = inputs.astype(jnp.float32) / 255
-        found = loss(model(inputs), labels).mean()
+        return nnx.merge(graphdef, weights, jax.tree.map(lambda leaf: leaf, rest))
+
+    def scaled(inputs):
+        return inputs.astype(jnp.float32) / 255 if inputs.dtype == jnp.uint8 else inputs
+
+    def mean_loss(weights, rest, inputs, labels):
+        model = rebuilt(weights, rest)
+        found = loss(model(scaled(inputs)), labels).mean()
         return found, nnx.split(model, nnx.Param, ...)[2]
 
     def step(state, batch):
@@ -115,31 +120,29 @@ def stepper(
         updates, moments = optimizer.update(slopes, moments, weights)
         return (optax.apply_updates(weights, updates), rest, moments), found
 
+    def judge(state, batch):
+        model = rebuilt(*state[:2])
+        model.eval()
+        return state, metric(model(scaled(batch[0])), batch[1]).mean()
+
     @jax.jit
-    def run(state, batches):
-        state, losses = jax.lax.scan(step, state, batches)
-        return state, losses.mean()[None]
+    def run(state, data):
+        state, losses = jax.lax.scan(step, state, data[0])
+        _, judged = jax.lax.scan(judge, state, data[1])
+        return state, jnp.stack([losses.mean(), judged.mean()])
 
     return (weights, rest, optimizer.init(weights)), run
 
 
-def scene_batches(
-    pictures: Examples,
-    scenes: int,
-    batch: int,
-    labels: Callable[[SceneSet], Any],
-) -> Callable[[int], tuple[Any, Any]]:
-    """What `train` asks for: the number of a stage -> (images uint8, labels), new scenes for each.
+def batched(batch: int, *arrays: Any) -> tuple[Any, ...]:
+    """Arrays [N, ...] as [N // batch, batch, ...]."""
+    steps = len(arrays[0]) // batch
+    return tuple(array[: steps * batch].reshape(steps, batch, *array.shape[1:]) for array in arrays)
 
-    scenes: of a stage, composed of the pictures; labels: what is to be found on a set of them.
-    """
 
-    def data(stage):
-        found = compose(pictures, scenes, seed=stage)
-        images = np.rint(255 * found.images).astype(np.uint8)
-        return tuple(part.reshape(-1, batch, *part.shape[1:]) for part in (images, labels(found)))
-
-    return data
+def pixels(images: Any) -> Any:
+    """Images from 0 to 1 as they were stored, uint8: a quarter of the memory."""
+    return np.rint(255 * images).astype(np.uint8)
 
 
 KEPT = nnx.Any(nnx.Param, nnx.BatchStat)  # what a trained model consists of

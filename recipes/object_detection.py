@@ -7,17 +7,16 @@ gives the same weights; on another machine sums are taken in another order, and 
 differs in the third decimal.
 """
 
-import sys
-
 import jax
 import numpy as np
 import optax
 from _recipe import (
     CHECKPOINTS,
     ROOT,
+    batched,
     count,
     halve,
-    scene_batches,
+    pixels,
     stepper,
     train,
     write_record,
@@ -25,7 +24,7 @@ from _recipe import (
 )
 from flax import nnx
 
-from trivium.data import Examples, SceneSet, compose, fashion_mnist, scenes
+from trivium.data import Examples, compose, fashion_mnist, scenes
 from trivium.measures import average_precision
 from trivium.models import Detections, Detector, ResNet, detection_loss
 from trivium.pretrained import recipe
@@ -58,7 +57,7 @@ def score(model, found):
     }
 
 
-def main(stages=STAGES, folder=FOLDER):
+def main(folder=FOLDER, stages=STAGES):
     """Train, write weights and record."""
     model = Detector(
         recipe("image_classification").restore("resnet", ResNet(10, rngs=nnx.Rngs(SEED))),
@@ -68,13 +67,22 @@ def main(stages=STAGES, folder=FOLDER):
     inputs, labels = fashion_mnist().train
     learned = Examples(inputs[HELD_OUT:], labels[HELD_OUT:])
     held_out = Examples(inputs[:HELD_OUT], labels[:HELD_OUT])
-    data = scene_batches(learned, SCENES, BATCH, SceneSet.labels)
+    validation = compose(held_out, 1_000, seed=0)
+
+    def batches(found):
+        return batched(BATCH, pixels(found.images), found.labels())
+
+    judged = batches(validation)
+
+    def data(stage):
+        return batches(compose(learned, SCENES, seed=stage)), judged
+
     steps = stages * (SCENES // BATCH)
     schedule = optax.warmup_cosine_decay_schedule(0.0, RATE, steps // 20, steps)
     optimizer = optax.chain(
         optax.clip_by_global_norm(5.0), optax.adamw(schedule, weight_decay=DECAY)
     )
-    state, run = stepper(model, optimizer, detection_loss)
+    state, run = stepper(model, optimizer, detection_loss, detection_loss)
     state, scores, seconds = train(
         run.lower(state, data(0)).compile(),
         state,
@@ -90,8 +98,9 @@ def main(stages=STAGES, folder=FOLDER):
     entry = {
         "parameters": count(model),
         "loss": [each[0] for each in scores],
+        "validation_loss": [each[1] for each in scores],
         "seconds": seconds,
-        "validation": score(model, compose(held_out, 1_000, seed=0)),
+        "validation": score(model, validation),
         "test": score(model, scenes(count_train=0).test),
     }
     write_record(folder / "record.json", "detector", entry, BUDGET)
@@ -99,4 +108,4 @@ def main(stages=STAGES, folder=FOLDER):
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main()

@@ -7,17 +7,16 @@ gives the same weights; on another machine sums are taken in another order, and 
 in the third decimal.
 """
 
-import sys
-
 import jax
 import numpy as np
 import optax
 from _recipe import (
     CHECKPOINTS,
     ROOT,
+    batched,
     count,
     halve,
-    scene_batches,
+    pixels,
     stepper,
     train,
     write_record,
@@ -49,6 +48,11 @@ def loss(logits, masks):
     return pixels.mean(axis=(1, 2))
 
 
+def accuracy(logits, masks):
+    """The share of each image's pixels that have the right class."""
+    return (logits.argmax(axis=-1) == masks).mean(axis=(1, 2))
+
+
 def score(model, found):
     """IoU of every class on a set of scenes, over all their pixels together."""
     graphdef, state = nnx.split(model)
@@ -63,7 +67,7 @@ def score(model, found):
     }
 
 
-def main(stages=STAGES, folder=FOLDER):
+def main(folder=FOLDER, stages=STAGES):
     """Train, write weights and record."""
     model = UNet(
         recipe("image_classification").restore("resnet", ResNet(10, rngs=nnx.Rngs(SEED))),
@@ -73,13 +77,22 @@ def main(stages=STAGES, folder=FOLDER):
     inputs, labels = fashion_mnist().train
     learned = Examples(inputs[HELD_OUT:], labels[HELD_OUT:])
     held_out = Examples(inputs[:HELD_OUT], labels[:HELD_OUT])
-    data = scene_batches(learned, SCENES, BATCH, lambda found: found.masks)
+    validation = compose(held_out, 1_000, seed=0)
+
+    def batches(found):
+        return batched(BATCH, pixels(found.images), found.masks)
+
+    judged = batches(validation)
+
+    def data(stage):
+        return batches(compose(learned, SCENES, seed=stage)), judged
+
     steps = stages * (SCENES // BATCH)
     schedule = optax.warmup_cosine_decay_schedule(0.0, RATE, steps // 20, steps)
     optimizer = optax.chain(
         optax.clip_by_global_norm(5.0), optax.adamw(schedule, weight_decay=DECAY)
     )
-    state, run = stepper(model, optimizer, loss)
+    state, run = stepper(model, optimizer, loss, accuracy)
     state, scores, seconds = train(
         run.lower(state, data(0)).compile(),
         state,
@@ -95,8 +108,9 @@ def main(stages=STAGES, folder=FOLDER):
     entry = {
         "parameters": count(model),
         "loss": [each[0] for each in scores],
+        "validation_accuracy": [each[1] for each in scores],
         "seconds": seconds,
-        "validation": score(model, compose(held_out, 1_000, seed=0)),
+        "validation": score(model, validation),
         "test": score(model, scenes(count_train=0).test),
     }
     write_record(folder / "record.json", "unet", entry, BUDGET)
@@ -108,4 +122,4 @@ def main(stages=STAGES, folder=FOLDER):
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main()

@@ -12,9 +12,10 @@ from flax import nnx
 from trivium.data import CorruptFileError, DownloadError
 from trivium.models import ResNet, structures
 from trivium.pretrained import Recipe, recipe, recipes
+from trivium.train import accuracy
 
 ROOT = Path(__file__).parents[2]
-SMALL = {"widths": (4,), "depths": (1,)}
+SMALL = {"widths": (4,), "depths": (0,)}
 
 
 @pytest.fixture
@@ -38,6 +39,10 @@ def test_the_records_weights_are_there_and_restored():
 def test_all_weights_together_stay_small():
     files = list((ROOT / "recipes" / "structures").glob("*.safetensors"))
     assert sum(file.stat().st_size for file in files) < 2.2e6
+    tasks = ("image_classification", "object_detection", "semantic_segmentation")
+    images = [file for task in tasks for file in (ROOT / "recipes" / task).glob("*.safetensors")]
+    assert len(images) == 3
+    assert sum(file.stat().st_size for file in images) < 3.5e6
 
 
 def test_statistics_of_batches_are_kept_with_the_weights(helpers, monkeypatch, tmp_path):
@@ -60,17 +65,21 @@ def test_statistics_of_batches_are_kept_with_the_weights(helpers, monkeypatch, t
 def test_a_training_goes_on_from_its_checkpoint(helpers, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (3, 2, 4, 6, 6, 1)).astype(np.uint8)
     labels = np.arange(24, dtype=np.int32).reshape(3, 2, 4) % 3
+    held_out = (images[0], labels[0])
 
     def trained(folder, *stages):
         for last in stages:
             model = ResNet(3, **SMALL, rngs=nnx.Rngs(0))
             state, run = helpers.stepper(
-                model, optax.adam(1e-2), optax.softmax_cross_entropy_with_integer_labels
+                model,
+                optax.sgd(1e-2, momentum=0.9),
+                optax.softmax_cross_entropy_with_integer_labels,
+                accuracy,
             )
             state, scores, _ = helpers.train(
                 run,
                 state,
-                lambda stage: (images[stage], labels[stage]),
+                lambda stage: ((images[stage], labels[stage]), held_out),
                 stages=last,
                 folder=tmp_path / folder,
                 configuration={},
@@ -80,7 +89,7 @@ def test_a_training_goes_on_from_its_checkpoint(helpers, tmp_path):
 
     scores, whole = trained("whole", 3)
     again, interrupted = trained("interrupted", 1, 3)
-    assert len(scores) == 3
+    assert np.shape(scores) == (3, 2)
     assert scores == again
     for (place, leaf), (_, other) in zip(whole, interrupted, strict=True):
         np.testing.assert_array_equal(leaf[...], other[...], err_msg=str(place))

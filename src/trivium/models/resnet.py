@@ -14,8 +14,9 @@ class ResNet(nnx.Module):
     """Classify images: a stem, stages of residual blocks at falling resolution, mean, answer.
 
     classes: number of them. channels: 1 for gray, 3 for color. widths, depths: channels and blocks
-    of each stage; from one stage to the next the resolution halves (rounded up). Images may have
-    any size.
+    of each stage; from one stage to the next the resolution halves (rounded up). The first stage,
+    whose maps are the largest and cost most, may have no block: then its maps are the stem's.
+    Images may have any size.
 
     Normalization is by batch: of what was tried it trains fastest, and after training it is a
     constant scale and shift. Its running statistics are `nnx.BatchStat`, which `trivium.train.fit`
@@ -30,15 +31,17 @@ class ResNet(nnx.Module):
         classes: int,
         *,
         channels: int = 1,
-        widths: Sequence[int] = (16, 32, 64, 96, 96),
-        depths: Sequence[int] = (1, 1, 1, 1, 1),
+        widths: Sequence[int] = (16, 32, 64, 96),
+        depths: Sequence[int] = (0, 1, 2, 2),
         rngs: nnx.Rngs,
     ):
         check_sizes(classes=classes, channels=channels)
-        if not widths or len(widths) != len(depths) or min((*widths, *depths)) < 1:
+        if not widths or len(widths) != len(depths) or min((*widths, *depths[1:])) < 1:
             raise ValueError(
                 f"widths and depths must be as many positive numbers, not {widths} and {depths}"
             )
+        if depths[0] < 0:
+            raise ValueError(f"depths must begin with at least 0, not {depths[0]}")
         self.channels = channels
         self.widths = tuple(widths)
         self.stem = ConvNorm(channels, widths[0], rngs=rngs)
