@@ -31,7 +31,7 @@ from trivium.pretrained import recipe
 
 FOLDER = ROOT / "recipes" / "object_detection"
 SEED, HELD_OUT = 0, 5_000
-STAGES, SCENES, BATCH, RATE, DECAY = 20, 3_200, 16, 2e-3, 0.02
+STAGES, SCENES, BATCH, RATE, DECAY = 10, 1_600, 16, 2e-3, 0.02
 BUDGET = {
     "stages": STAGES,
     "scenes": SCENES,
@@ -72,7 +72,7 @@ def main(folder=FOLDER, stages=STAGES):
     def batches(found):
         return batched(BATCH, pixels(found.images), found.labels())
 
-    judged = batches(validation)
+    judged = batches(compose(held_out, 320, seed=0))
 
     def data(stage):
         return batches(compose(learned, SCENES, seed=stage)), judged
