@@ -59,7 +59,9 @@ def score(model, found):
     segment = jax.jit(lambda images: nnx.merge(graphdef, state)(images).argmax(axis=-1))
     parts = [segment(found.images[start : start + 100]) for start in range(0, len(found), 100)]
     masks = np.concatenate(parts)
-    per_class = jaccard_score(found.masks.ravel(), masks.ravel(), average=None)
+    per_class = jaccard_score(
+        found.masks.ravel(), masks.ravel(), labels=np.arange(11), average=None
+    )
     return {
         "mean": float(per_class.mean()),
         "per_class": per_class.tolist(),

@@ -143,7 +143,7 @@ def test_labels_hold_boxes_and_classes(found):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: scenes(count_test=-1), "count must be at least 0, not -1"),
+        (lambda: scenes(count_test=-1), "count_test must be at least 0, not -1"),
         (lambda: compose(squares(1), 2, seed=-1), "seed must be at least 0, not -1"),
         (lambda: compose((np.ones((2, 8, 8, 1)), np.zeros(2, int)), 2, seed=0), r"\[N, 28, 28, 1"),
         (lambda: compose((squares(1, 1)[0], np.zeros(3, int)), 2, seed=0), r"integers \[2\], not"),

@@ -67,6 +67,7 @@ def scenes(*, count_train: int = 10_000, count_test: int = 1_000, seed: int = 0)
     `fetch.read` does.
     Source: Xiao, Rasul and Vollgraf 2017, for the pictures.
     """
+    _check(count_train=count_train, count_test=count_test, seed=seed)
     pictures = fashion_mnist()
     return Scenes(
         train=compose(pictures.train, count_train, seed=seed),
@@ -96,9 +97,7 @@ def compose(pictures: Examples, count: int, *, seed: int) -> SceneSet:
         raise ValueError(
             f"labels must be integers [{len(images)}], not {labels.dtype} {labels.shape}"
         )
-    for name, value in (("count", count), ("seed", seed)):
-        if value < 0:
-            raise ValueError(f"{name} must be at least 0, not {value}")
+    _check(count=count, seed=seed)
     images = images[..., 0].astype(np.float32)
     blank = (images < _FAINTEST).all(axis=(1, 2))
     if blank.any():
@@ -111,6 +110,12 @@ def compose(pictures: Examples, count: int, *, seed: int) -> SceneSet:
         for start in range(0, max(count, 1), _PIECE)
     ]
     return SceneSet(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+def _check(**numbers: int) -> None:
+    for name, value in numbers.items():
+        if value < 0:
+            raise ValueError(f"{name} must be at least 0, not {value}")
 
 
 def _below(bits, limit):
