@@ -19,6 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import nnx
 from safetensors.numpy import save_file
 
@@ -86,15 +87,79 @@ def memory(compiled: Any) -> int:
     return int(compiled.memory_analysis().temp_size_in_bytes)
 
 
+def stepper(
+    model: nnx.Module,
+    optimizer: optax.GradientTransformation,
+    loss: Callable[[Any, Any], jax.Array],
+    metric: Callable[[Any, Any], jax.Array],
+) -> tuple[Any, Callable[..., tuple[Any, Any]]]:
+    """What `train` asks for: the state of a training, and a stage of it.
+
+    loss, metric: (the model's outputs, labels) -> one number for each example.
+
+    Returns the state (weights; batch statistics and the like; optimizer's), and run: (state,
+    (learned, held out)), each a pair (inputs, labels) of [steps, batch, ...] -> (state, [mean loss
+    while learning, mean metric of what is held out, afterwards]). Pictures in uint8 become floating
+    point from 0 to 1.
+    """
+    model.train()
+    graphdef, weights, rest = nnx.split(model, nnx.Param, ...)
+
+    def rebuilt(weights, rest):
+        # A copy: statistics that change inside the gradient must not be those of the outside.
+        return nnx.merge(graphdef, weights, jax.tree.map(lambda leaf: leaf, rest))
+
+    def scaled(inputs):
+        return inputs.astype(jnp.float32) / 255 if inputs.dtype == jnp.uint8 else inputs
+
+    def mean_loss(weights, rest, inputs, labels):
+        model = rebuilt(weights, rest)
+        found = loss(model(scaled(inputs)), labels).mean()
+        return found, nnx.split(model, nnx.Param, ...)[2]
+
+    def step(state, batch):
+        weights, rest, moments = state
+        (found, rest), slopes = jax.value_and_grad(mean_loss, has_aux=True)(weights, rest, *batch)
+        updates, moments = optimizer.update(slopes, moments, weights)
+        return (optax.apply_updates(weights, updates), rest, moments), found
+
+    def judge(state, batch):
+        model = rebuilt(*state[:2])
+        model.eval()
+        return state, metric(model(scaled(batch[0])), batch[1]).mean()
+
+    @jax.jit
+    def run(state, data):
+        state, losses = jax.lax.scan(step, state, data[0])
+        _, judged = jax.lax.scan(judge, state, data[1])
+        return state, jnp.stack([losses.mean(), judged.mean()])
+
+    return (weights, rest, optimizer.init(weights)), run
+
+
+def batched(batch: int, *arrays: Any) -> tuple[Any, ...]:
+    """Arrays [N, ...] as [N // batch, batch, ...]."""
+    steps = len(arrays[0]) // batch
+    return tuple(array[: steps * batch].reshape(steps, batch, *array.shape[1:]) for array in arrays)
+
+
+def pixels(images: Any) -> Any:
+    """Images from 0 to 1 as they were stored, uint8: a quarter of the memory."""
+    return np.rint(255 * images).astype(np.uint8)
+
+
+KEPT = nnx.Any(nnx.Param, nnx.BatchStat)  # what a trained model consists of
+
+
 def halve(model: nnx.Module) -> None:
-    """Round the model's parameters to what float16 holds; they stay float32."""
-    state = nnx.state(model, nnx.Param)
+    """Round parameters and batch statistics to what float16 holds; they stay float32."""
+    state = nnx.state(model, KEPT)
     nnx.update(model, jax.tree.map(lambda leaf: leaf.astype(jnp.float16).astype(leaf.dtype), state))
 
 
 def write_weights(model: nnx.Module, path: Path) -> None:
-    """The model's parameters as float16, named by where they stand in it."""
-    leaves = nnx.to_flat_state(nnx.state(model, nnx.Param))
+    """The model's parameters and batch statistics as float16, named by where they stand in it."""
+    leaves = nnx.to_flat_state(nnx.state(model, KEPT))
     arrays = {
         ".".join(map(str, place)): np.asarray(leaf[...], np.float16) for place, leaf in leaves
     }

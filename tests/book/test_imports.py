@@ -23,6 +23,7 @@ ALLOWED = {
     "fairness": {"numpy"},
     "figures": {"numpy", "matplotlib", "IPython"},
     "interpret": {"jax"},
+    "measures": {"numpy", "pycocotools"},
     "timing": {"jax"},
 }  # fmt: skip
 

@@ -9,6 +9,7 @@ from trivium.data.japanese_vowels import JapaneseVowels, japanese_vowels
 from trivium.data.king_james import KingJames, king_james
 from trivium.data.landmark_models import LandmarkModels, landmark_models
 from trivium.data.movie_snippets import MovieSnippets, movie_snippets
+from trivium.data.scenes import Scenes, SceneSet, compose, scenes
 from trivium.data.ui_strings import Pairs, UIStrings, ui_strings
 
 __all__ = [
@@ -24,17 +25,21 @@ __all__ = [
     "LandmarkModels",
     "MovieSnippets",
     "Pairs",
+    "SceneSet",
+    "Scenes",
     "Tagged",
     "UIStrings",
     "addresses",
     "adult",
     "begin_inside",
     "cache_folder",
+    "compose",
     "fashion_mnist",
     "japanese_vowels",
     "king_james",
     "landmark_models",
     "movie_snippets",
+    "scenes",
     "split_address",
     "ui_strings",
 ]

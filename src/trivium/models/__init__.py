@@ -2,6 +2,7 @@
 
 from trivium.models.attentional_lstm import AttentionalLSTM
 from trivium.models.bert import Bert, BertClassifier, BertConfig, mean_pool
+from trivium.models.boxes import box_iou, generalized_iou, non_maximum_suppression
 from trivium.models.convnext import ConvNeXt
 from trivium.models.convolution import ConvClassifier
 from trivium.models.crf import (
@@ -11,6 +12,17 @@ from trivium.models.crf import (
     negative_log_likelihood,
     path_score,
     viterbi,
+)
+from trivium.models.detector import (
+    Detections,
+    Detector,
+    DetectorMaps,
+    Targets,
+    decode,
+    detection_loss,
+    detection_targets,
+    focal_loss,
+    map_boxes,
 )
 from trivium.models.efficientnet import EfficientNet, EfficientNetConfig
 from trivium.models.experts import MixtureOfExperts
@@ -33,6 +45,7 @@ from trivium.models.low_rank import (
 )
 from trivium.models.mlp import MLP
 from trivium.models.recurrence import LSTM, LSTMClassifier
+from trivium.models.resnet import ResidualBlock, ResNet
 from trivium.models.seq2seq import Seq2Seq, Translation
 from trivium.models.state_space import SelectiveStateSpace
 from trivium.models.structures import (
@@ -44,6 +57,7 @@ from trivium.models.structures import (
     transformer,
 )
 from trivium.models.tagger import Tagger, TokenEncoder
+from trivium.models.unet import UNet
 from trivium.models.vit import ViT
 
 __all__ = [
@@ -58,6 +72,9 @@ __all__ = [
     "ChainScores",
     "ConvClassifier",
     "ConvNeXt",
+    "Detections",
+    "Detector",
+    "DetectorMaps",
     "EfficientNet",
     "EfficientNetConfig",
     "FeedForward",
@@ -70,23 +87,35 @@ __all__ = [
     "LowRank",
     "MixtureOfExperts",
     "Recurrence",
+    "ResNet",
+    "ResidualBlock",
     "SelectiveStateSpace",
     "Seq2Seq",
     "Tagger",
+    "Targets",
     "TokenEncoder",
     "Translation",
+    "UNet",
     "ViT",
     "add_low_rank",
     "bits_per_symbol",
+    "box_iou",
+    "decode",
+    "detection_loss",
+    "detection_targets",
+    "focal_loss",
+    "generalized_iou",
     "hybrid",
     "linear_transformer",
     "log_partition",
     "low_rank_weights",
+    "map_boxes",
     "marginals",
     "mean_pool",
     "merge_low_rank",
     "mixture_of_experts",
     "negative_log_likelihood",
+    "non_maximum_suppression",
     "path_score",
     "recurrent_model",
     "selective_model",

@@ -44,15 +44,16 @@ class Recipe:
     def restore(self, run: str, model: nnx.Module) -> nnx.Module:
         """Put the weights of a run into a model of the same shapes, and hand the model back.
 
-        model: it need not hold numbers yet, `nnx.eval_shape(lambda: ...)` is enough and fast.
+        Weights are its parameters and, where it normalizes by batch, the running statistics. The
+        model need not hold numbers yet: `nnx.eval_shape(lambda: ...)` is enough, and fast.
 
         Raises ValueError for an unknown run, for weights with another hash than the record says,
         and for a model whose parameters have other names or shapes.
         """
         arrays = self.weights(run)
-        state = nnx.state(model, nnx.Param)
-        places = {".".join(map(str, place)): leaf for place, leaf in nnx.to_flat_state(state)}
-        there = {name: leaf.shape for name, leaf in places.items()}
+        state = nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat))
+        flat = nnx.to_flat_state(state)
+        there = {".".join(map(str, place)): leaf.shape for place, leaf in flat}
         stored = {name: array.shape for name, array in arrays.items()}
         if there != stored:
             differing = sorted(
@@ -62,9 +63,11 @@ class Recipe:
                 f"model: its parameters are not those of {run!r}; they differ in "
                 f"{', '.join(differing[:5])}"
             )
-        for name, leaf in places.items():
-            leaf.set_value(jnp.asarray(arrays[name].astype(np.float32)))
-        nnx.update(model, state)
+        loaded = [
+            (place, leaf.replace(jnp.asarray(arrays[".".join(map(str, place))], jnp.float32)))
+            for place, leaf in flat
+        ]
+        nnx.update(model, nnx.from_flat_state(loaded))
         return model
 
 
