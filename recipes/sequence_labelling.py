@@ -83,10 +83,16 @@ def right_tokens(found, labels):
     return right.sum(axis=1) / jnp.maximum(found.lengths, 1)
 
 
-def neural(body, data):
+def neural(body, data, encoder):
     """Train one tagger, choose its epoch on the validation part, write weights and record."""
-    encoder = TokenEncoder.of(data.train.tokens)
-    model = Tagger(encoder.size, len(data.labels), body=body, dropout=DROPOUT, rngs=nnx.Rngs(SEED))
+    model = Tagger(
+        encoder.size,
+        len(data.labels),
+        body=body,
+        hidden=HIDDEN[body],
+        dropout=DROPOUT,
+        rngs=nnx.Rngs(SEED),
+    )
 
     def pair(part):
         return [encoder(each) for each in part.tokens], padded(part.labels)[0]
