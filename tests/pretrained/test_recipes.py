@@ -9,10 +9,10 @@ import optax
 import pytest
 from flax import nnx
 
-from trivium.data import CorruptFileError, DownloadError
+from trivium.data import CorruptFileError, DownloadError, fashion_mnist
 from trivium.models import ResNet, structures
 from trivium.pretrained import Recipe, recipe, recipes
-from trivium.train import accuracy
+from trivium.train import accuracy, evaluate
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"widths": (4,), "depths": (0,)}
@@ -34,6 +34,16 @@ def test_the_records_weights_are_there_and_restored():
     assert kernel.dtype == np.float32
     np.testing.assert_array_equal(kernel, kernel.astype(np.float16))
     assert set(found.record["runs"]) >= {"transformer", "lstm", "vit"}
+
+
+def test_the_classifier_is_right_as_often_as_its_record_says():
+    found, count = recipe("image_classification"), 500
+    model = found.restore("resnet", nnx.eval_shape(lambda: ResNet(10, rngs=nnx.Rngs(0))))
+    inputs, labels = (part[:count] for part in fashion_mnist().test)
+    right = evaluate(model, (inputs, labels))["metric"]
+    recorded = found.record["runs"]["resnet"]["test"]["metric"]
+    # A share of so few pictures has this standard deviation.
+    assert abs(right - recorded) < 3 * (recorded * (1 - recorded) / count) ** 0.5
 
 
 def test_all_weights_together_stay_small():
