@@ -3,11 +3,10 @@
 An encoder-decoder Transformer and an LSTM with attention learn from the same pairs, in the same
 pieces (byte-pair encoding, one vocabulary for both languages). What they are compared with is a
 translation memory: the translation of the training text that is most like the one asked for, by
-character n-grams. Settings and epochs were chosen on the validation part; the test part is
-translated once, at the end.
+character n-grams. The epoch is chosen on the validation part.
 
-About a quarter of an hour on two cores. The same seed on the same machine and versions gives the
-same weights; on another machine sums are taken in another order, and BLEU differs by some tenths.
+About half an hour on two cores. The same seed on the same machine and versions gives the same
+weights; on another machine sums are taken in another order, and BLEU differs by some tenths.
 """
 
 import hashlib
