@@ -524,7 +524,9 @@ def test_the_widget_can_be_used_by_everyone(visit, tag):
     for theme in ("light", "dark"):
         page.evaluate("theme => document.documentElement.dataset.theme = theme", theme)
         # Axe would fetch what style sheets import, from addresses relative to the page.
-        results = axe.Axe().run(page, context=tag, options={"preload": False})
+        results = axe.Axe().run(
+            page, context=tag, options={"preload": False, "resultTypes": ["violations"]}
+        )
         serious = [
             (found["id"], found["nodes"][0]["html"][:200])
             for found in results.response["violations"]
