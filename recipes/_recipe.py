@@ -151,9 +151,9 @@ def pixels(images: Any) -> Any:
 KEPT = nnx.Any(nnx.Param, nnx.BatchStat)  # what a trained model consists of
 
 
-def halve(model: nnx.Module) -> None:
-    """Round parameters and batch statistics to what float16 holds; they stay float32."""
-    state = nnx.state(model, KEPT)
+def halve(model: nnx.Module, kept: Any = KEPT) -> None:
+    """Round the variables that are kept to what float16 holds; they stay float32."""
+    state = nnx.state(model, kept)
     nnx.update(model, jax.tree.map(lambda leaf: leaf.astype(jnp.float16).astype(leaf.dtype), state))
 
 

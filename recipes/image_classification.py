@@ -62,23 +62,23 @@ def filters(weights):
     return jax.tree.map(lambda leaf: leaf.ndim > 1, weights)
 
 
-def main(folder=FOLDER, epochs=EPOCHS, images=BUDGET["images"]):
+def main():
     """Train, write weights and record."""
     pictures = fashion_mnist()
     inputs, labels = pictures.train
     held_out = (inputs[:HELD_OUT], labels[:HELD_OUT])
-    learned, answers = pixels(inputs[HELD_OUT:, ..., 0])[:images], labels[HELD_OUT:][:images]
+    learned, answers = pixels(inputs[HELD_OUT:, ..., 0]), labels[HELD_OUT:]
     model = ResNet(10, rngs=nnx.Rngs(SEED))
     judged = batched(BATCH, pixels(held_out[0]), held_out[1])
 
     def data(epoch):
         random = np.random.default_rng([SEED, epoch])
-        rows = random.permutation(images)
+        rows = random.permutation(len(learned))
         varied = vary(learned[rows], random)[..., np.newaxis]
         return batched(BATCH, varied, answers[rows]), judged
 
-    steps = images // BATCH
-    schedule = optax.warmup_cosine_decay_schedule(0.0, RATE, 2 * steps, epochs * steps)
+    steps = len(learned) // BATCH
+    schedule = optax.warmup_cosine_decay_schedule(0.0, RATE, 2 * steps, EPOCHS * steps)
     optimizer = optax.chain(
         optax.add_decayed_weights(DECAY, mask=filters),
         optax.sgd(schedule, momentum=0.9, nesterov=True),
@@ -88,14 +88,14 @@ def main(folder=FOLDER, epochs=EPOCHS, images=BUDGET["images"]):
         run.lower(state, data(0)).compile(),
         state,
         data,
-        stages=epochs,
-        folder=CHECKPOINTS / folder.name,
-        configuration=BUDGET | {"epochs": epochs, "images": images},
+        stages=EPOCHS,
+        folder=CHECKPOINTS / FOLDER.name,
+        configuration=BUDGET,
     )
     nnx.update(model, *state[:2])
     model.eval()
     halve(model)
-    write_weights(model, folder / "resnet.safetensors")
+    write_weights(model, FOLDER / "resnet.safetensors")
     entry = {
         "parameters": count(model),
         "loss": [score[0] for score in scores],
@@ -104,7 +104,7 @@ def main(folder=FOLDER, epochs=EPOCHS, images=BUDGET["images"]):
         "validation": evaluate(model, held_out),
         "test": evaluate(model, pictures.test),
     }
-    write_record(folder / "record.json", "resnet", entry, BUDGET)
+    write_record(FOLDER / "record.json", "resnet", entry, BUDGET)
     print(entry["parameters"], "parameters,", f"{entry['test']['metric']:.4f} right on the test")
 
 

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from _recipe import CHECKPOINTS, ROOT, write_record
+from _recipe import CHECKPOINTS, ROOT, halve, write_record
 from flax import nnx
 from safetensors.numpy import save_file
 
@@ -39,6 +39,7 @@ CHOICES = {
     "classes": {"epochs": 1, "sharpness": None},
 }
 SIZES = (100, 300, 1000, 3000)
+TRAINED = nnx.Any(nnx.LoRAParam, nnx.PathContains("dense"))
 BUDGET = {"longest": LONGEST, "batch": BATCH, "seed": SEED, **SETTING}
 
 
@@ -132,7 +133,7 @@ def trained(encoder, inputs, ratings, setting, name):
         batch_size=BATCH,
         seed=SEED,
         buckets=3,
-        trainable=nnx.Any(nnx.LoRAParam, nnx.PathContains("dense")),
+        trainable=TRAINED,
         checkpoint=CHECKPOINTS / "text_classification" / name,
         checkpoint_every=100,
         progress=False,
@@ -147,13 +148,6 @@ def weights(model):
     found = {f"bert.{name}": value for name, value in low_rank_weights(model.bert).items()}
     head = {"dense.kernel": model.dense.kernel[...], "dense.bias": model.dense.bias[...]}
     return {name: np.asarray(value, np.float16) for name, value in (found | head).items()}
-
-
-def halve(model):
-    """Round what was trained to what float16 holds."""
-    chosen = nnx.Any(nnx.LoRAParam, nnx.PathContains("dense"))
-    state = nnx.state(model, chosen)
-    nnx.update(model, jax.tree.map(lambda x: x.astype(jnp.float16).astype(x.dtype), state))
 
 
 def accuracy(model, inputs, labels):
@@ -189,7 +183,7 @@ if __name__ == "__main__":
         model, upper, found = trained(
             encoder, learned[:size], ratings[:size], SETTING, f"first-{size}"
         )
-        halve(model)
+        halve(model, TRAINED)
         found["test_accuracy"] = accuracy(upper, asked, data.test.labels)
         print(size, found["test_accuracy"], found["seconds"], flush=True)
         if not entry:

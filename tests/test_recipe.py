@@ -8,13 +8,19 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
+
+from trivium.models import ResNet
+from trivium.pretrained import recipe, recipes
+from trivium.train import accuracy
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
 import _recipe
 
 CONFIGURATION = {"rate": 0.5, "model": "line"}
+SMALL = {"widths": (4,), "depths": (0,)}
 
 
 class Stopped(Exception):
@@ -95,3 +101,53 @@ def test_weights_and_record(tmp_path):
     assert record["budget"] == {"steps": 4}
     assert entry["machine"]["jax"] == jax.__version__
     assert _recipe.count(model) == 8
+
+
+def test_statistics_of_batches_are_kept_with_the_weights(monkeypatch, tmp_path):
+    model = ResNet(3, **SMALL, rngs=nnx.Rngs(0))
+    images = np.random.default_rng(0).random((4, 6, 6, 1)).astype(np.float32)
+    model(images)
+    model.eval()
+    assert np.any(model.stem.norm.mean[...])
+    _recipe.halve(model)
+    _recipe.write_weights(model, tmp_path / "resnet.safetensors")
+    _recipe.write_record(tmp_path / "record.json", "resnet", {}, {})
+    monkeypatch.setattr(recipes, "_find", lambda name, file: tmp_path / file)
+    abstract = nnx.eval_shape(lambda: ResNet(3, **SMALL, rngs=nnx.Rngs(1)))
+    for other in (ResNet(3, **SMALL, rngs=nnx.Rngs(1)), abstract):
+        restored = recipe("any").restore("resnet", other)
+        restored.eval()
+        np.testing.assert_array_equal(restored(images), model(images))
+
+
+def test_a_model_with_statistics_goes_on_from_its_checkpoint(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (3, 2, 4, 6, 6, 1)).astype(np.uint8)
+    labels = np.arange(24, dtype=np.int32).reshape(3, 2, 4) % 3
+    held_out = (images[0], labels[0])
+
+    def trained(folder, *stages):
+        for last in stages:
+            model = ResNet(3, **SMALL, rngs=nnx.Rngs(0))
+            state, run = _recipe.stepper(
+                model,
+                optax.sgd(1e-2, momentum=0.9),
+                optax.softmax_cross_entropy_with_integer_labels,
+                accuracy,
+            )
+            state, scores, _ = _recipe.train(
+                run,
+                state,
+                lambda stage: ((images[stage], labels[stage]), held_out),
+                stages=last,
+                folder=tmp_path / folder,
+                configuration={},
+            )
+        nnx.update(model, *state[:2])
+        return scores, nnx.to_flat_state(nnx.state(model, _recipe.KEPT))
+
+    scores, whole = trained("whole", 3)
+    again, interrupted = trained("interrupted", 1, 3)
+    assert np.shape(scores) == (3, 2)
+    assert scores == again
+    for (place, leaf), (_, other) in zip(whole, interrupted, strict=True):
+        np.testing.assert_array_equal(leaf[...], other[...], err_msg=str(place))

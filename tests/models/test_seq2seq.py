@@ -164,7 +164,7 @@ def test_texts_longer_than_the_positions_are_refused(model):
         ([[5], []], "sources: expected lists of ids, at least one, none of them empty"),
         (["Open"], "sources: expected lists of ids"),
         ([[0.5]], "sources: expected integers, received float64"),
-        ([[5, V]], r"sources: expected ids in \[0, 20\), received 0 to 20"),
+        ([[5, V]], r"sources must lie in \[0, 20\), not reach from 0 to 20"),
     ],
 )
 def test_sources_that_cannot_be(model, sources, message):

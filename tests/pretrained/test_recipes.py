@@ -1,28 +1,18 @@
 """The book's own weights: found, checked by hash, and put into a model of the same shapes."""
 
-import importlib
 import json
 from pathlib import Path
 
 import numpy as np
-import optax
 import pytest
 from flax import nnx
 
 from trivium.data import CorruptFileError, DownloadError, addresses, fashion_mnist
 from trivium.models import ResNet, Tagger, TokenEncoder, structures
 from trivium.pretrained import Recipe, recipe, recipes
-from trivium.train import accuracy, evaluate
+from trivium.train import evaluate
 
 ROOT = Path(__file__).parents[2]
-SMALL = {"widths": (4,), "depths": (0,)}
-
-
-@pytest.fixture
-def helpers(monkeypatch):
-    """What recipes share: a module beside them."""
-    monkeypatch.syspath_prepend(ROOT / "recipes")
-    return importlib.import_module("_recipe")
 
 
 def test_the_records_weights_are_there_and_restored():
@@ -68,56 +58,6 @@ def test_all_weights_together_stay_small():
     images = [file for task in tasks for file in (ROOT / "recipes" / task).glob("*.safetensors")]
     assert images
     assert sum(file.stat().st_size for file in images) < 3.5e6
-
-
-def test_statistics_of_batches_are_kept_with_the_weights(helpers, monkeypatch, tmp_path):
-    model = ResNet(3, **SMALL, rngs=nnx.Rngs(0))
-    images = np.random.default_rng(0).random((4, 6, 6, 1)).astype(np.float32)
-    model(images)
-    model.eval()
-    assert np.any(model.stem.norm.mean[...])
-    helpers.halve(model)
-    helpers.write_weights(model, tmp_path / "resnet.safetensors")
-    helpers.write_record(tmp_path / "record.json", "resnet", {}, {})
-    monkeypatch.setattr(recipes, "_find", lambda name, file: tmp_path / file)
-    abstract = nnx.eval_shape(lambda: ResNet(3, **SMALL, rngs=nnx.Rngs(1)))
-    for other in (ResNet(3, **SMALL, rngs=nnx.Rngs(1)), abstract):
-        restored = recipe("any").restore("resnet", other)
-        restored.eval()
-        np.testing.assert_array_equal(restored(images), model(images))
-
-
-def test_a_training_goes_on_from_its_checkpoint(helpers, tmp_path):
-    images = np.random.default_rng(0).integers(0, 256, (3, 2, 4, 6, 6, 1)).astype(np.uint8)
-    labels = np.arange(24, dtype=np.int32).reshape(3, 2, 4) % 3
-    held_out = (images[0], labels[0])
-
-    def trained(folder, *stages):
-        for last in stages:
-            model = ResNet(3, **SMALL, rngs=nnx.Rngs(0))
-            state, run = helpers.stepper(
-                model,
-                optax.sgd(1e-2, momentum=0.9),
-                optax.softmax_cross_entropy_with_integer_labels,
-                accuracy,
-            )
-            state, scores, _ = helpers.train(
-                run,
-                state,
-                lambda stage: ((images[stage], labels[stage]), held_out),
-                stages=last,
-                folder=tmp_path / folder,
-                configuration={},
-            )
-        nnx.update(model, *state[:2])
-        return scores, nnx.to_flat_state(nnx.state(model, helpers.KEPT))
-
-    scores, whole = trained("whole", 3)
-    again, interrupted = trained("interrupted", 1, 3)
-    assert np.shape(scores) == (3, 2)
-    assert scores == again
-    for (place, leaf), (_, other) in zip(whole, interrupted, strict=True):
-        np.testing.assert_array_equal(leaf[...], other[...], err_msg=str(place))
 
 
 def test_a_model_of_other_shapes_is_refused():

@@ -9,7 +9,7 @@ from flax import nnx
 from trivium.kernels import attention
 from trivium.models.language import check_sizes, linear
 from trivium.models.recurrence import LSTM
-from trivium.models.seq2seq import attention_weights, checked_ids
+from trivium.models.seq2seq import attention_weights, checked_places, look_up
 
 
 class AttentionalLSTM(nnx.Module):
@@ -85,20 +85,16 @@ class AttentionalLSTM(nnx.Module):
 
     def extend(self, ids, cache: "LSTMCache", *, lengths=None):
         """Read more of the targets; as `Seq2Seq.extend`."""
-        ids = checked_ids("ids", ids, self.embedding.shape[0], self.context)
-        x = self._look_up(ids)
+        ids = checked_places("ids", ids, self.embedding.shape[0], self.context)
+        x = look_up(self.embedding, ids)
         x, (h, c) = self.write(x, initial=(cache.h, cache.c), lengths=lengths)
         last = h[:, None]
         answer = self._answer(last, cache.memory, cache.source_lengths)[:, 0]
         return answer, cache._replace(h=h, c=c)
 
     def _embed(self, name, ids):
-        ids = checked_ids(name, ids, self.embedding.shape[0], self.positions)
-        return self.dropout(self._look_up(ids))
-
-    def _look_up(self, ids):
-        vectors = self.embedding.at[ids].get(mode="fill", fill_value=jnp.nan)
-        return vectors * self.embedding.shape[1] ** 0.5
+        ids = checked_places(name, ids, self.embedding.shape[0], self.positions)
+        return self.dropout(look_up(self.embedding, ids))
 
     def _asked(self, x, memory):
         """Queries [B, T, 1, H] and keys [B, S, 1, H]."""

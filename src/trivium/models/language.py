@@ -9,6 +9,7 @@ from flax import nnx
 
 from trivium.kernels import attention, lstm, rotary
 from trivium.models.layers import LayerNorm, checked_ids
+from trivium.models.recurrence import lstm_parameters
 
 _EPSILON = 1e-5
 
@@ -131,10 +132,7 @@ class Recurrence(nnx.Module):
 
     def __init__(self, width: int, *, rngs: nnx.Rngs):
         check_sizes(width=width)
-        glorot, orthogonal = nnx.initializers.glorot_uniform(), nnx.initializers.orthogonal()
-        self.w_ih = nnx.Param(glorot(rngs.params(), (width, 4 * width)))
-        self.w_hh = nnx.Param(orthogonal(rngs.params(), (width, 4 * width)))
-        self.b = nnx.Param(jnp.zeros(4 * width).at[width : 2 * width].set(1.0))
+        self.w_ih, self.w_hh, self.b = lstm_parameters(width, width, rngs=rngs)
 
     def __call__(self, x) -> jax.Array:
         """Map x [B, T, D] to the same shape."""

@@ -24,11 +24,10 @@ class LSTMClassifier(nnx.Module):
         for name, value in (("features", features), ("hidden", hidden), ("classes", classes)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
-        glorot, orthogonal = nnx.initializers.glorot_uniform(), nnx.initializers.orthogonal()
-        self.w_ih = nnx.Param(glorot(rngs.params(), (features, 4 * hidden)))
-        self.w_hh = nnx.Param(orthogonal(rngs.params(), (hidden, 4 * hidden)))
-        self.b = nnx.Param(jnp.zeros(4 * hidden).at[hidden : 2 * hidden].set(1.0))
-        self.dense = nnx.Linear(hidden, classes, kernel_init=glorot, rngs=rngs)
+        self.w_ih, self.w_hh, self.b = lstm_parameters(features, hidden, rngs=rngs)
+        self.dense = nnx.Linear(
+            hidden, classes, kernel_init=nnx.initializers.glorot_uniform(), rngs=rngs
+        )
 
     def __call__(self, sequences: jax.Array, *, lengths: jax.Array | None = None) -> jax.Array:
         """Map sequences [B, T, D] to logits [B, classes].
@@ -57,11 +56,18 @@ class LSTM(nnx.Module):
     """
 
     def __init__(self, features, hidden, *, rngs: nnx.Rngs):
-        glorot, orthogonal = nnx.initializers.glorot_uniform(), nnx.initializers.orthogonal()
-        self.w_ih = nnx.Param(glorot(rngs.params(), (features, 4 * hidden)))
-        self.w_hh = nnx.Param(orthogonal(rngs.params(), (hidden, 4 * hidden)))
-        self.b = nnx.Param(jnp.zeros(4 * hidden).at[hidden : 2 * hidden].set(1.0))
+        self.w_ih, self.w_hh, self.b = lstm_parameters(features, hidden, rngs=rngs)
 
     def __call__(self, x, **options):
         """The kernel `lstm` on x [B, T, D], with its options: (outputs [B, T, H], (h, c))."""
         return lstm(x, self.w_ih[...], self.w_hh[...], self.b[...], **options)
+
+
+def lstm_parameters(features: int, hidden: int, *, rngs: nnx.Rngs) -> tuple[nnx.Param, ...]:
+    """w_ih [D, 4H], w_hh [H, 4H] and b [4H], as `LSTMClassifier` says that they start."""
+    glorot, orthogonal = nnx.initializers.glorot_uniform(), nnx.initializers.orthogonal()
+    return (
+        nnx.Param(glorot(rngs.params(), (features, 4 * hidden))),
+        nnx.Param(orthogonal(rngs.params(), (hidden, 4 * hidden))),
+        nnx.Param(jnp.zeros(4 * hidden).at[hidden : 2 * hidden].set(1.0)),
+    )

@@ -9,8 +9,8 @@ import numpy as np
 from flax import nnx
 
 from trivium.kernels import attention, rotary
-from trivium.models.language import check_heads, check_sizes, linear
-from trivium.models.layers import LayerNorm
+from trivium.models.language import FeedForward, check_heads, check_sizes, linear
+from trivium.models.layers import LayerNorm, checked_ids
 
 _EPSILON = 1e-5
 
@@ -108,11 +108,11 @@ class Seq2Seq(nnx.Module):
 
         ids [B, T]; lengths [B]: how many of them are real, at least 1; None is all.
         """
-        ids = checked_ids("ids", ids, self.embedding.shape[0], self.context)
+        ids = checked_places("ids", ids, self.embedding.shape[0], self.context)
         batch, steps = ids.shape
         lengths = jnp.full(batch, steps, jnp.int32) if lengths is None else jnp.asarray(lengths)
         places = cache.lengths[:, None] + jnp.arange(steps, dtype=jnp.int32)
-        x = self._look_up(ids) + self.target_places.at[places].get(mode="clip")
+        x = look_up(self.embedding, ids) + self.target_places.at[places].get(mode="clip")
         keys, values = [], []
         for i, block in enumerate(self.decoder):
             source = (cache.source_keys[i], cache.source_values[i], cache.source_lengths)
@@ -125,12 +125,8 @@ class Seq2Seq(nnx.Module):
         return self._answer(last)[:, 0], cache
 
     def _embed(self, name, ids, places):
-        ids = checked_ids(name, ids, self.embedding.shape[0], places.shape[0])
-        return self.dropout(self._look_up(ids) + places[: ids.shape[1]])
-
-    def _look_up(self, ids):
-        vectors = self.embedding.at[ids].get(mode="fill", fill_value=jnp.nan)
-        return vectors * self.embedding.shape[1] ** 0.5
+        ids = checked_places(name, ids, self.embedding.shape[0], places.shape[0])
+        return self.dropout(look_up(self.embedding, ids) + places[: ids.shape[1]])
 
     def _answer(self, x):
         return self.norm_target(x) @ self.embedding[...].T
@@ -177,7 +173,7 @@ class Translation(nnx.Module):
         ids = np.zeros((len(rows), width), np.int32)
         for place, row in zip(ids, rows, strict=True):
             place[: len(row)] = row
-        checked_ids("sources", ids, model.embedding.shape[0], model.context)
+        checked_places("sources", ids, model.embedding.shape[0], model.context)
         self.sources = nnx.Variable(jnp.asarray(ids))
         self.source_lengths = nnx.Variable(jnp.asarray(lengths))
 
@@ -217,7 +213,7 @@ class EncoderBlock(nnx.Module):
         self.norm_attend = LayerNorm(width, epsilon=_EPSILON)
         self.attend = MultiHead(width, heads, rngs=rngs)
         self.norm_transform = LayerNorm(width, epsilon=_EPSILON)
-        self.transform = _Transform(width, hidden, rngs=rngs)
+        self.transform = FeedForward(width, hidden, rngs=rngs)
         self.dropout = nnx.Dropout(dropout, deterministic=True, rngs=rngs)
         self.turned = turned
 
@@ -229,7 +225,7 @@ class EncoderBlock(nnx.Module):
             places = jnp.arange(x.shape[1])
             queries, keys = (rotary(each, places, base=1e4) for each in (queries, keys))
         x = x + self.dropout(self.attend(queries, keys, values, lengths=lengths))
-        return x + self.dropout(self.transform(self.norm_transform(x)))
+        return x + self.dropout(self.transform(self.norm_transform(x))[0])
 
 
 class DecoderBlock(nnx.Module):
@@ -241,7 +237,7 @@ class DecoderBlock(nnx.Module):
         self.norm_cross = LayerNorm(width, epsilon=_EPSILON)
         self.cross = MultiHead(width, heads, rngs=rngs)
         self.norm_transform = LayerNorm(width, epsilon=_EPSILON)
-        self.transform = _Transform(width, hidden, rngs=rngs)
+        self.transform = FeedForward(width, hidden, rngs=rngs)
         self.dropout = nnx.Dropout(dropout, deterministic=True, rngs=rngs)
 
     def __call__(self, x, memory, source_lengths=None):
@@ -276,7 +272,7 @@ class DecoderBlock(nnx.Module):
     def _after(self, x, keys, values, lengths=None):
         queries = self.cross.queries(self.norm_cross(x))
         x = x + self.dropout(self.cross(queries, keys, values, lengths=lengths))
-        return x + self.dropout(self.transform(self.norm_transform(x)))
+        return x + self.dropout(self.transform(self.norm_transform(x))[0])
 
 
 class MultiHead(nnx.Module):
@@ -305,17 +301,6 @@ class MultiHead(nnx.Module):
         return tuple(part.reshape(batch, steps, self.heads, -1) for part in parts)
 
 
-class _Transform(nnx.Module):
-    """Two dense layers with GELU between them."""
-
-    def __init__(self, width, hidden, *, rngs: nnx.Rngs):
-        self.expand = linear(width, hidden, rngs=rngs)
-        self.contract = linear(hidden, width, rngs=rngs)
-
-    def __call__(self, x):
-        return self.contract(jax.nn.gelu(self.expand(x)))
-
-
 def attention_weights(q, k, lengths=None, *, scale=None):
     """Softmax(q kᵀ · scale) over the real keys: q [B, T, N, H], k [B, S, N, H] -> [B, N, T, S]."""
     scores = jnp.einsum("btnh,bsnh->bnts", q, k)
@@ -327,23 +312,18 @@ def attention_weights(q, k, lengths=None, *, scale=None):
     return jnp.where(real, jax.nn.softmax(jnp.where(real, scores, lowest)), 0.0)
 
 
-def checked_ids(name, ids, vocabulary, positions):
-    """Integer ids [B, T] within vocabulary and positions, as far as they can be known."""
-    if not isinstance(ids, jax.Array):
-        ids = np.asarray(ids)
-    if ids.ndim != 2 or ids.shape[1] == 0 or not np.issubdtype(ids.dtype, np.integer):
-        raise ValueError(
-            f"{name}: expected integers [B, T] with T at least 1, received {ids.dtype} "
-            f"{list(ids.shape)}"
-        )
+def checked_places(name, ids, vocabulary, positions) -> jax.Array:
+    """Integer ids [B, T] as `checked_ids` has them, and no more than there are positions."""
+    ids = checked_ids(name, ids, vocabulary)
     if ids.shape[1] > positions:
         raise ValueError(
             f"{name}: expected at most {positions} symbols, the model's positions, received "
             f"{ids.shape[1]}: shorten or split the text"
         )
-    if not isinstance(ids, jax.core.Tracer) and ids.size:
-        known = np.asarray(ids)  # under `jax.jit` even a known array's own min would be traced
-        low, high = int(known.min()), int(known.max())
-        if low < 0 or high >= vocabulary:
-            raise ValueError(f"{name}: expected ids in [0, {vocabulary}), received {low} to {high}")
-    return jnp.asarray(ids)
+    return ids
+
+
+def look_up(embedding, ids) -> jax.Array:
+    """The vectors of ids [B, T], as long as the positions' that are added: [B, T, D]."""
+    vectors = embedding.at[ids].get(mode="fill", fill_value=jnp.nan)
+    return vectors * embedding.shape[1] ** 0.5

@@ -16,7 +16,6 @@ class UNet(nnx.Module):
     backbone: its `features` are the way down; its `dense` is not used. classes: number of them,
     background included.
 
-    backbone: a `ResNet`. ups: from coarse to fine. answer: a 1x1 convolution.
     Raises ValueError where classes is below 1.
     Source: Ronneberger, Fischer and Brox 2015; here maps keep their size (the original's shrink by
     their borders), blocks on the way down are residual, and there is one convolution a level on
