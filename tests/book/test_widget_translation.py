@@ -185,7 +185,9 @@ def test_by_keyboard(visit):  # noqa: F811
     page.keyboard.press("Enter")
     assert widget.evaluate("element => element.at") == 0
     assert widget.evaluate("element => element.select.value") == "-1"
-    assert len(widget.evaluate("element => element.result.ids")) == widget.locator("tbody tr").count()
+    assert (
+        len(widget.evaluate("element => element.result.ids")) == widget.locator("tbody tr").count()
+    )
     widget.locator(".pick select").first.select_option("1")
     source = data_of(page, TAG)["examples"][1]["source"]
     assert box.input_value() == source
