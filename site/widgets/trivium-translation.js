@@ -83,7 +83,8 @@ export class TranslationWidget extends Widget {
     li span:first-child { overflow-wrap: anywhere; white-space: pre-wrap; }
     li span:last-child { font-variant-numeric: tabular-nums; white-space: nowrap; }
     .candidates li { background: linear-gradient(to right,
-      color-mix(in srgb, var(--family) 30%, transparent) calc(var(--share) * 100%), transparent 0); }
+      color-mix(in srgb, var(--family) 30%, transparent) calc(var(--share) * 100%), transparent 0)
+      no-repeat border-box; }
     .chosen { border-color: var(--ink); }
     .beams { min-height: 150px; }
     [role="status"] { min-height: 5.5em; }
@@ -182,8 +183,8 @@ export class TranslationWidget extends Widget {
 
   /** Pieces as text again; the mark of a space is one, except at the beginning. */
   join(ids) {
-    const { begin, end } = this.special;
-    const pieces = ids.filter((id) => id !== begin && id !== end).map((id) => this.tokens[id]);
+    const signs = Object.values(this.special);
+    const pieces = ids.filter((id) => !signs.includes(id)).map((id) => this.tokens[id]);
     return pieces.join("").replaceAll("▁", " ").replace(/^ /, "");
   }
 
@@ -531,7 +532,7 @@ export class TranslationWidget extends Widget {
     const item = (ids, total) => {
       const prefix = ids.every((id, i) => result.written[i] === id);
       return node("li", { class: prefix ? "chosen" : "" },
-        node("span", { lang: "zh" }, this.join(ids)),
+        node("span", { lang: "zh" }, this.join(ids) || this.tokens[ids.at(-1)]),
         node("span", { title: text.sum }, this.number(total)));
     };
     const words = best && { text: this.join(best.text), score: this.number(best.score) };
