@@ -362,7 +362,9 @@ export class TaggerWidget extends Widget {
           const template = this.transitions ? text.differs_off : text.differs_on;
           remark(template, { label: names[other.labels[t]] }, "strong");
         }
-        remark(text.next, { label: names[next], share: this.percent(shares[next]) });
+        if (shares[next] >= 0.005) {
+          remark(text.next, { label: names[next], share: this.percent(shares[next]) });
+        }
         if (this.number_of(token) === 1) remark(text.unknown, {});
         const remarks = node("div", {}, ...notes);
         const shown = node(
