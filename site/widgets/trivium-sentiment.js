@@ -40,6 +40,7 @@ export class SentimentWidget extends Widget {
     lstm_short: "LSTM",
     bag_key: "Under each word its share in the bag's log odds; plain is for, hatched against.",
     lstm_key: "Under each word the change of the LSTM's log odds; plain is for, hatched against.",
+    read: "The words as they are read",
     unknown: "not in the vocabulary",
     step: "Words read",
     back: "One word back",
@@ -48,7 +49,7 @@ export class SentimentWidget extends Widget {
     chart: "Share of positive after each word",
     chart_picture: "Share of positive after each word: bag {bag}, LSTM {lstm} at the end",
     answers: "Share of positive",
-    none: "only for the list",
+    none: "only for a whole snippet of the list",
     status: "After {step} of {count} words the bag says {bag} ({bag_share}), the LSTM says {lstm} ({lstm_share}).",
     empty: "There is no word: both answer from their bias alone, {bag_share} and {lstm_share} positive.",
     moved: "Shuffling moved the bag by {bag_points} points and the LSTM by {lstm_points}.",
@@ -64,17 +65,17 @@ export class SentimentWidget extends Widget {
       width: 100%; height: 92px; padding: 5px 8px; border: 1px solid var(--gray);
       border-radius: 4px; resize: none; display: block; }
     .words { display: flex; flex-wrap: wrap; gap: 3px; align-content: start; list-style: none;
-      margin: 0; padding: 0; height: 272px; overflow-y: auto; }
+      margin: 0; padding: 0; height: 228px; overflow-y: auto; }
     .words li { display: grid; justify-items: center; padding: 2px 5px; border-radius: 4px;
       border: 1px solid var(--grid); font-size: 0.875rem; height: 42px; }
     .words small { font-size: 0.6875rem; font-variant-numeric: tabular-nums; }
-    .words li.later { opacity: 1; border-style: dotted; }
+    .words li.later { border-style: dotted; }
     .words li.unknown { border: 1px dashed var(--gray); font-style: italic; }
     .words li.for { background: color-mix(in srgb, var(--shade) calc(var(--part) * 45%),
       transparent); }
     .words li.against { background: repeating-linear-gradient(45deg,
-      color-mix(in srgb, var(--shade) calc(var(--part) * 45%), transparent) 0 3px,
-      transparent 3px 6px); }
+      color-mix(in srgb, var(--shade) calc(var(--part) * 32%), transparent) 0 4px,
+      transparent 4px 8px); }
     .step input { flex: 1; }
     .step output { min-width: 5em; text-align: right; font-variant-numeric: tabular-nums; }
     .chart svg { display: block; width: 100%; height: ${CHART}px; overflow: visible; }
@@ -88,7 +89,7 @@ export class SentimentWidget extends Widget {
     .chart text.bag { stroke: none; fill: var(--muted); }
     .chart text.lstm { stroke: none; fill: var(--family); }
     .answers ol { list-style: none; margin: 4px 0 0; padding: 0; }
-    .answers li { display: grid; grid-template-columns: 8.6em minmax(0, 1fr) 4.6em; gap: 8px;
+    .answers li { display: grid; grid-template-columns: 10.2em minmax(0, 1fr) 3.6em; gap: 8px;
       align-items: center; min-height: 22px; }
     .answers li > div { height: 12px; border: 1px solid var(--grid); }
     .answers i { display: block; height: 10px; }
@@ -99,11 +100,11 @@ export class SentimentWidget extends Widget {
     .answers li span:last-child { text-align: right; font-variant-numeric: tabular-nums; }
     .answers .none span:last-child { grid-column: 2 / 4; text-align: left; color: var(--muted); }
     .answers .none > div { display: none; }
-    [role="status"] { min-height: 9.5em; }
+    [role="status"] { min-height: 8.2em; }
     @container (min-width: 580px) {
-      .words { height: 180px; }
+      .words { height: 135px; }
       textarea { height: 66px; }
-      [role="status"] { min-height: 5.5em; }
+      [role="status"] { min-height: 4.1em; }
     }
   `;
 
@@ -340,7 +341,7 @@ export class SentimentWidget extends Widget {
         },
       ),
     );
-    this.list = node("ol", { class: "words", tabindex: 0, "aria-label": text.write });
+    this.list = node("ol", { class: "words", tabindex: 0, "aria-label": text.read });
     this.key = node("p", { class: "note" });
     const step = (label, by, show) =>
       node(
