@@ -28,7 +28,7 @@ export class SentimentWidget extends Widget {
     name: "A snippet, classified word by word",
     pick: "Snippet",
     own: "Your own words",
-    option: "{number}: {start} …",
+    option: "{number}: {snippet}",
     write: "Change it, or write your own (in English)",
     shuffle: "Shuffle the words",
     restore: "Order as written",
@@ -71,10 +71,10 @@ export class SentimentWidget extends Widget {
     .words small { font-size: 0.6875rem; font-variant-numeric: tabular-nums; }
     .words li.later { border-style: dotted; }
     .words li.unknown { border: 1px dashed var(--gray); font-style: italic; }
-    .words li.for { background: color-mix(in srgb, var(--shade) calc(var(--part) * 45%),
+    .words li.for { background: color-mix(in srgb, var(--shade) calc(var(--part) * 30%),
       transparent); }
     .words li.against { background: repeating-linear-gradient(45deg,
-      color-mix(in srgb, var(--shade) calc(var(--part) * 32%), transparent) 0 4px,
+      color-mix(in srgb, var(--shade) calc(var(--part) * 30%), transparent) 0 4px,
       transparent 4px 8px); }
     .step input { flex: 1; }
     .step output { min-width: 5em; text-align: right; font-variant-numeric: tabular-nums; }
@@ -274,10 +274,9 @@ export class SentimentWidget extends Widget {
 
   build() {
     const { text } = this;
-    const options = this.snippets.map(({ text: snippet }, i) => {
-      const start = snippet.split(" ").slice(0, 6).join(" ");
-      return node("option", { value: i }, fill(text.option, { number: i + 1, start }));
-    });
+    const options = this.snippets.map(({ text: snippet }, i) =>
+      node("option", { value: i }, fill(text.option, { number: i + 1, snippet })),
+    );
     this.select = node(
       "select",
       {
