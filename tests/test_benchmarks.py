@@ -28,6 +28,17 @@ ASKED = {
         "forward and gradient": [(0.5, 1.0), (2, 4)],
     },
     "cnn_program": {"5 epochs, batches of 32": []},
+    # No peers: what to expect of the models of the applications.
+    "inference": {
+        "100 garments of 28 x 28, ResNet": [],
+        "8 photographs of 224 x 224, EfficientNet": [],
+        "16 scenes of 96 x 96, Detector": [],
+        "16 scenes of 96 x 96, UNet": [],
+        "32 snippets of 32 tokens, BertClassifier": [],
+        "64 addresses of 8 tokens, Tagger": [],
+        "32 strings of 16 pieces, Seq2Seq": [],
+        "32 strings of 16 pieces, AttentionalLSTM": [],
+    },
 }
 
 
