@@ -44,6 +44,7 @@ from trivium.models.low_rank import (
     set_low_rank_weights,
 )
 from trivium.models.mlp import MLP
+from trivium.models.page import page_layers, with_page_layers
 from trivium.models.recurrence import LSTM, LSTMClassifier
 from trivium.models.resnet import ResidualBlock, ResNet
 from trivium.models.seq2seq import Seq2Seq, Translation
@@ -116,10 +117,12 @@ __all__ = [
     "mixture_of_experts",
     "negative_log_likelihood",
     "non_maximum_suppression",
+    "page_layers",
     "path_score",
     "recurrent_model",
     "selective_model",
     "set_low_rank_weights",
     "transformer",
     "viterbi",
+    "with_page_layers",
 ]
