@@ -1,4 +1,4 @@
-"""<trivium-garments>: the residual network in the page answers as the package does, for everyone."""
+"""<trivium-garments>: the residual network in the page answers as the package does."""
 
 import json
 
@@ -62,7 +62,9 @@ def test_it_answers_within_a_tenth_of_a_second(visit):  # noqa: F811
 def test_a_picture_of_another_size_is_refused(visit):  # noqa: F811
     page = visit(TAG)
     message = element(page, TAG).evaluate(
-        "element => { try { element.forward(new Float32Array(10)); } catch (e) { return e.message; } }"
+        """element => {
+          try { element.forward(new Float32Array(10)); } catch (error) { return error.message; }
+        }"""
     )
     assert "784" in message
     assert "10" in message
