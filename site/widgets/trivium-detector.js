@@ -46,9 +46,9 @@ export class DetectorWidget extends Widget {
     hint:
       "Drag a garment, or choose it and use the arrow keys (Shift: farther); + and − change its size, " +
       "Delete removes it. Solid: the detector's boxes. Dotted: the true ones.",
-    status: "The detector shows {shown} boxes; {found} of {count} garments have one of the right name.",
+    status: "Boxes shown: {shown}. Garments with a box of the right name: {found} of {count}.",
     one: "{class} {score}",
-    empty: "There is no garment on the scene. The detector shows {shown} boxes.",
+    empty: "There is no garment on the scene. Boxes shown: {shown}.",
     hidden: "A garment of which nothing is seen has no box.",
     waiting: "The detector is looking.",
   };
@@ -306,7 +306,7 @@ export class DetectorWidget extends Widget {
 
   /** A handle for each garment, in the order in which they lie. */
   arrange() {
-    const { items, text, classes } = this;
+    const { items, text } = this;
     this.handles.setAttribute("aria-label", fill(text.stage, { count: items.length }));
     this.handles.replaceChildren(
       ...items.map((item) =>
@@ -493,11 +493,15 @@ export class DetectorWidget extends Widget {
     if (this.truths) {
       parts.push(...this.scene.boxes.filter(Boolean).map((box) => rect("true", box)));
     }
+    const taken = [];
     for (const { box, score, kind } of this.shown()) {
       const words = { class: this.classes[kind], score: this.number(score) };
       const label = fill(this.text.one, words);
       const left = Math.max(0.6, Math.min(box[1] + 0.6, SIDE - 2.1 * label.length));
-      const y = box[0] > 5 ? box[0] - 0.9 : box[0] + 4;
+      let y = box[0] > 5 ? box[0] - 0.9 : box[0] + 4;
+      // A word that would lie on another goes below it.
+      while (taken.some((at) => Math.abs(at.y - y) < 4 && Math.abs(at.left - left) < 24)) y += 1;
+      taken.push({ y, left });
       parts.push(rect("found", box), drawn("text", { x: left, y }, label));
     }
     this.overlay.setAttribute("class", this.stale ? "stale" : "");
