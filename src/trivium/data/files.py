@@ -260,7 +260,7 @@ ADULT = DataSet(
     source="https://doi.org/10.24432/C5XW20",
 )
 
-_ADDRESSES = "addresses/labeled.xml"
+_ADDRESSES = "addresses/labeled.xml.gz"
 
 ADDRESSES = DataSet(
     name="US addresses",
