@@ -1,4 +1,4 @@
-"""<trivium-masks>: the U-Net in the page answers as the package does, and its scenes can be changed."""
+"""<trivium-masks>: the U-Net in the page answers as the package's, and scenes can be changed."""
 
 import json
 
@@ -57,7 +57,8 @@ def test_what_it_counts_is_what_scikit_learn_counts(visit):  # noqa: F811
     )
     truth, said = data["masks"][0].ravel(), np.array(found["said"])
     present = np.union1d(truth, said)
-    assert found["iou"] == pytest.approx(jaccard_score(truth, said, labels=present, average="macro"))
+    mean = jaccard_score(truth, said, labels=present, average="macro")
+    assert found["iou"] == pytest.approx(mean)
     assert found["right"] == pytest.approx((said == truth)[truth > 0].mean())
     np.testing.assert_array_equal(found["wrong"], said != truth)
     widget = element(page, TAG)
@@ -80,7 +81,7 @@ def test_a_garment_is_moved_by_keyboard(visit):  # noqa: F811
     page.keyboard.press("Space")
     assert widget.evaluate("element => element.held") is None
     moved = np.reshape(widget.evaluate("element => Array.from(element.truth)"), truth.shape)
-    places = np.array(lifted) + [row + 1, column + 1]
+    places = np.add(lifted, (row + 1, column + 1))
     places = places[(places < 96).all(axis=1)]
     assert (moved[tuple(places.T)] == kind).all()
     assert (moved != truth).any()
