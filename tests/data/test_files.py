@@ -12,10 +12,15 @@ from trivium.data.files import (
     EFFICIENTNET_LITE0,
     KING_JAMES,
     LANDMARK_MODELS,
+    TREE_CROWNS,
     UI_STRINGS,
 )
 
-OWN = LANDMARK_MODELS.files + KING_JAMES.files + EFFICIENTNET_LITE0.files + UI_STRINGS.files
+OWN = [
+    file
+    for data_set in (LANDMARK_MODELS, KING_JAMES, EFFICIENTNET_LITE0, UI_STRINGS, TREE_CROWNS)
+    for file in data_set.files
+]
 DATA = Path(__file__).parents[2] / "data"
 README = (DATA / "README.md").read_text(encoding="utf-8")
 FILES = [file for data_set in DATA_SETS for file in data_set.files]

@@ -10,6 +10,7 @@ from trivium.data.king_james import KingJames, king_james
 from trivium.data.landmark_models import LandmarkModels, landmark_models
 from trivium.data.movie_snippets import MovieSnippets, movie_snippets
 from trivium.data.scenes import Scenes, SceneSet, compose, scenes
+from trivium.data.tree_crowns import Photograph, TreeCrowns, tree_crowns
 from trivium.data.ui_strings import Pairs, UIStrings, ui_strings
 
 __all__ = [
@@ -25,9 +26,11 @@ __all__ = [
     "LandmarkModels",
     "MovieSnippets",
     "Pairs",
+    "Photograph",
     "SceneSet",
     "Scenes",
     "Tagged",
+    "TreeCrowns",
     "UIStrings",
     "addresses",
     "adult",
@@ -41,5 +44,6 @@ __all__ = [
     "movie_snippets",
     "scenes",
     "split_address",
+    "tree_crowns",
     "ui_strings",
 ]

@@ -303,6 +303,50 @@ UI_STRINGS = DataSet(
     source="the Debian package libreoffice-l10n-zh-cn",
 )
 
+
+def _tree_crowns(name: str, sha256: str, size: int) -> DataFile:
+    name = f"tree-crowns/{name}"
+    return DataFile(name=name, sha256=sha256, size=size, addresses=own(name))
+
+
+TREE_CROWNS = DataSet(
+    name="Tree crowns",
+    files=(
+        _tree_crowns(
+            "yell-528000-4978000.jpg",
+            "e861cec82c5c4c6402b697959ca16e736685be2a05f109b98db7ae450f316509",
+            471_592,
+        ),
+        _tree_crowns(
+            "yell-541000-4977000.jpg",
+            "daebfafef94406859c21c4feb9ebea7b01dbc122d72b4751e095eba499704275",
+            342_929,
+        ),
+        _tree_crowns(
+            "osbs-029.jpg",
+            "480d222ce9fa0a17843bab9b83c7669c1925aba5abbde787d46c771724e5ecc9",
+            64_077,
+        ),
+        _tree_crowns(
+            "soap-061.jpg",
+            "5f7cc0c52d8d531165b0c9e74f406af0c1a73b6ef6c92f986b6eabe94f1afd15",
+            48_780,
+        ),
+        _tree_crowns(
+            "boxes.csv",
+            "189d0ff2d98c53ad061c6cba63702113398d3c42732e7395b7fac3b072f6529b",
+            18_015,
+        ),
+    ),
+    license="CC-BY-4.0",
+    citation=(
+        "Ben G. Weinstein, Sergio Marconi, Mélaine Aubry-Kientz, Grégoire Vincent, Henry Senyondo, "
+        "Ethan P. White (2020). DeepForest: A Python package for RGB deep learning tree crown "
+        "delineation. Methods in Ecology and Evolution 11 (12), 1743-1751."
+    ),
+    source="the Python package deepforest",
+)
+
 DATA_SETS = (
     FASHION_MNIST,
     JAPANESE_VOWELS,
@@ -313,4 +357,5 @@ DATA_SETS = (
     ADULT,
     ADDRESSES,
     UI_STRINGS,
+    TREE_CROWNS,
 )
