@@ -79,13 +79,14 @@ export class MasksWidget extends Widget {
       --side: min(288px, 100cqi - 26px); }
     .pad canvas { width: 100%; height: 100%; box-shadow: 0 0 0 1px var(--grid); cursor: crosshair; }
     .input canvas { touch-action: none; }
-    .panels { grid-area: panels; display: grid; gap: 10px;
+    .panels { grid-area: panels; display: grid; gap: 10px; max-width: 340px;
       grid-template-columns: repeat(2, minmax(0, 1fr)); }
     .panels figure { margin: 0; min-width: 0; }
-    .panels .pad { --side: 100%; height: auto; aspect-ratio: 1; overflow: hidden; }
+    .panels .pad { --side: 100%; height: auto; aspect-ratio: 1; overflow: hidden;
+      border: 1px solid var(--grid); }
     .panels canvas { image-rendering: auto; }
     figcaption { color: var(--muted); font-size: 0.75rem; margin-bottom: 2px; }
-    .pad span { position: absolute; transform: translate(-50%, -50%); pointer-events: none;
+    .pad span { position: absolute; transform: translate(-50%, -140%); pointer-events: none;
       font-size: 0.6875rem; line-height: 1; white-space: nowrap; }
     .pad i { position: absolute; pointer-events: none; width: 9px; height: 9px;
       margin: -4.5px 0 0 -4.5px; border: 1px solid var(--paper); outline: 1px solid var(--ink); }
@@ -103,7 +104,7 @@ export class MasksWidget extends Widget {
       .layout { grid-template-columns: 288px minmax(0, 1fr);
         grid-template-areas: "pick pick" "tools tools" "input shares" "input bridges"
           "panels panels" "status status"; grid-template-rows: auto auto auto 1fr; }
-      .panels { grid-template-columns: repeat(3, minmax(0, 1fr)); }
+      .panels { grid-template-columns: repeat(3, minmax(0, 1fr)); max-width: none; }
       [role="status"] { min-height: 4.1em; }
     }
   `;
