@@ -1,11 +1,12 @@
 """What the recipes on composed scenes share: one backbone, one kind of data, one training.
 
-The backbone is the one that `image_classification.py` trained. Every stage sees new scenes,
-composed of the training pictures but the first 5,000; those make the scenes that say how well it
-goes.
+The backbone is the one that `image_classification.py` trained; it knows the garments, so its steps
+are shorter than those of what is new. Every stage sees new scenes, half of them mirrored, composed
+of the training pictures but the first 5,000; those make the scenes that say how well it goes.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +27,36 @@ from _recipe import (
 from flax import nnx
 
 from trivium.data import Examples, SceneSet, compose, fashion_mnist, scenes
+from trivium.data.scenes import SIDE
 from trivium.models import ResNet
 from trivium.pretrained import recipe
 
 SEED, HELD_OUT = 0, 5_000
 SCENES, BATCH, RATE, DECAY = 1_600, 16, 2e-3, 0.02
+SLOWER = 0.3  # the backbone's rate, as a share of RATE
 
 
 def backbone() -> ResNet:
     """The classifier's network with its weights."""
     model = nnx.eval_shape(lambda: ResNet(10, rngs=nnx.Rngs(SEED)))
     return recipe("image_classification").restore("resnet", model)
+
+
+def mirrored(found: SceneSet, random: np.random.Generator) -> SceneSet:
+    """The scenes, half of them at random mirrored."""
+    rows = random.random(len(found)) < 0.5
+    images, masks, boxes = found.images.copy(), found.masks.copy(), found.boxes.copy()
+    images[rows], masks[rows] = images[rows, :, ::-1], masks[rows, :, ::-1]
+    there = rows[:, np.newaxis] & (found.classes >= 0)
+    boxes[there, 1], boxes[there, 3] = SIDE - boxes[there, 3], SIDE - boxes[there, 1]
+    return replace(found, images=images, masks=masks, boxes=boxes)
+
+
+def parts(weights: Any) -> Any:
+    """What of the weights is the backbone's, and what is new."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: "backbone" if path[0].key == "backbone" else "new", weights
+    )
 
 
 def answers(model: nnx.Module, found: SceneSet, answer: Callable[..., Any]) -> Iterator[Any]:
@@ -50,7 +70,7 @@ def main(
     name: str,
     model: nnx.Module,
     *,
-    stages: int,
+    cycles: tuple[int, ...],
     labels: Callable[[SceneSet], Any],
     loss: Callable[..., jax.Array],
     metric: Callable[..., jax.Array],
@@ -59,8 +79,10 @@ def main(
 ) -> None:
     """Train a model, write weights and record under a name.
 
-    labels: of a set of scenes. loss, metric: (outputs, labels) -> one number an image. score: the
-    measures of the trained model on a set of scenes.
+    cycles: stages of each fall of the rate. The first begins with a rise; those behind it begin at
+    half of the rate, a restart in small (Loshchilov and Hutter 2017). labels: of a set of scenes.
+    loss, metric: (outputs, labels) -> one number an image. score: the measures of the trained model
+    on a set of scenes.
     """
     inputs, classes = fashion_mnist().train
     learned = Examples(inputs[HELD_OUT:], classes[HELD_OUT:])
@@ -72,18 +94,28 @@ def main(
     judged = batches(compose(held_out, 20 * BATCH, seed=0))
 
     def data(stage):
-        return batches(compose(learned, SCENES, seed=stage)), judged
+        found = compose(learned, SCENES, seed=stage)
+        return batches(mirrored(found, np.random.default_rng([SEED, stage]))), judged
 
-    steps = stages * (SCENES // BATCH)
-    schedule = optax.warmup_cosine_decay_schedule(0.0, RATE, steps // 20, steps)
+    lengths = [stages * (SCENES // BATCH) for stages in cycles]
+
+    def moves(rate: float) -> optax.GradientTransformation:
+        first, *later = lengths
+        falls = [optax.warmup_cosine_decay_schedule(0.0, rate, first // 20, first)]
+        falls += [optax.cosine_decay_schedule(rate / 2, length) for length in later]
+        schedule = optax.join_schedules(falls, np.cumsum(lengths)[:-1].tolist())
+        return optax.adamw(schedule, weight_decay=DECAY)
+
     optimizer = optax.chain(
-        optax.clip_by_global_norm(5.0), optax.adamw(schedule, weight_decay=DECAY)
+        optax.clip_by_global_norm(5.0),
+        optax.partition({"backbone": moves(SLOWER * RATE), "new": moves(RATE)}, parts),
     )
     budget = {
-        "stages": stages,
+        "cycles": list(cycles),
         "scenes": SCENES,
         "batch": BATCH,
         "rate": RATE,
+        "slower": SLOWER,
         "decay": DECAY,
         "seed": SEED,
     }
@@ -92,7 +124,7 @@ def main(
         run.lower(state, data(0)).compile(),
         state,
         data,
-        stages=stages,
+        stages=sum(cycles),
         folder=CHECKPOINTS / folder.name,
         configuration=budget,
     )

@@ -32,7 +32,7 @@ if __name__ == "__main__":
     main(
         "detector",
         Detector(backbone(), 10, rngs=nnx.Rngs(SEED)),
-        stages=10,
+        cycles=(32, 12),
         labels=SceneSet.labels,
         loss=detection_loss,
         metric=detection_loss,

@@ -44,7 +44,7 @@ if __name__ == "__main__":
     main(
         "unet",
         UNet(backbone(), 11, rngs=nnx.Rngs(SEED)),
-        stages=8,
+        cycles=(12,),
         labels=lambda found: found.masks,
         loss=loss,
         metric=accuracy,

@@ -37,6 +37,19 @@ def test_nothing_found_has_nothing():
     assert found.mean == 0
 
 
+def test_only_so_many_detections_count():
+    boxes = np.zeros((1, 150, 4), np.float32)
+    boxes[0, :, 0] = 10 * np.arange(150)
+    boxes[0, :, 2:] = boxes[0, :, :2] + 10
+    scores, classes = np.linspace(1, 0.5, 150)[None], np.zeros((1, 150), int)
+    few = average_precision((boxes, scores, classes), boxes, classes, count=1)
+    np.testing.assert_allclose(few.mean, 67 / 101)  # recall 0 to 0.66, for 100 of 150
+    every = average_precision((boxes, scores, classes), boxes, classes, count=1, most=150)
+    assert every.mean == 1
+    with pytest.raises(ValueError, match="most must be at least 1, not 0"):
+        average_precision((boxes, scores, classes), boxes, classes, count=1, most=0)
+
+
 @pytest.mark.parametrize(
     ("detections", "classes", "message"),
     [

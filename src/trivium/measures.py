@@ -27,14 +27,19 @@ class AveragePrecision:
     precision: NDArray[np.float64]
 
 
-def average_precision(detections, boxes, classes, *, count: int) -> AveragePrecision:
+def average_precision(
+    detections, boxes, classes, *, count: int, most: int = 100
+) -> AveragePrecision:
     """Compare detections with the boxes that are there, through pycocotools.
 
     detections: a triple of boxes [N, D, 4], scores [N, D] and classes [N, D], such as
     `trivium.models.Detections`; scores of 0 are none. boxes [N, M, 4] (y0, x0, y1, x1), classes
-    [N, M], -1 for none. count: K, the number of classes.
+    [N, M], -1 for none. count: K, the number of classes. most: of each class on a picture only so
+    many detections count, those with the best scores; 100 is the benchmark's, too few where a
+    picture shows more objects.
 
-    Raises ValueError for shapes that do not fit, and where there is no box to be found.
+    Raises ValueError for shapes that do not fit, for most below 1, and where there is no box to be
+    found.
     Source: Lin et al. 2014, Microsoft COCO.
     """
     from pycocotools.coco import COCO
@@ -58,6 +63,8 @@ def average_precision(detections, boxes, classes, *, count: int) -> AveragePreci
         )
     if not (classes >= 0).any():
         raise ValueError("classes must name at least one box")
+    if most < 1:
+        raise ValueError(f"most must be at least 1, not {most}")
 
     def collection(boxes, classes, there, scores=None):
         entries: list[dict[str, Any]] = []
@@ -87,10 +94,11 @@ def average_precision(detections, boxes, classes, *, count: int) -> AveragePreci
             collection(found_boxes, found_classes, scores > 0, scores),
             "bbox",
         )
+        evaluation.params.maxDets = [most]
         evaluation.evaluate()
         evaluation.accumulate()
     # Axes: thresholds 0.50, 0.55, ... 0.95; recall; classes; areas, of which the first is all; most
-    # detections an image, of which the last is 100. -1 stands for a class without boxes.
+    # detections an image, of which there is one. -1 stands for a class without boxes.
     precision = evaluation.eval["precision"][..., 0, -1]
     precision = np.where(precision < 0, np.nan, precision)
     by_class = precision.mean(axis=1)

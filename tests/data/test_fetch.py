@@ -1,5 +1,6 @@
 """Finding, downloading and verifying files, against a server on this machine."""
 
+import dataclasses
 import gzip
 import hashlib
 import io
@@ -12,15 +13,18 @@ import time
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from trivium.data import CorruptFileError, DownloadError, cache_folder, fetch
-from trivium.data.files import DataFile
+from trivium.data.files import ADULT, JAPANESE_VOWELS, MOVIE_SNIPPETS, DataFile
 
 CONTENT = b"the content of the file\n" * 4000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 SOURCE = Path(fetch.__file__).parents[2]
+# Published plain, or in an archive: compressed in this repository alone.
+COMPRESSED_HERE = JAPANESE_VOWELS.files + MOVIE_SNIPPETS.files + ADULT.files
 
 
 class Server:
@@ -155,6 +159,24 @@ def test_file_published_unpacked_is_kept_compressed(server, cache, path, body):
     assert fetch.read(file) == CONTENT
     assert files_in(cache) == [file.name]
     assert gzip.decompress((cache / file.name).read_bytes()) == CONTENT
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["first address", "second address"])
+@pytest.mark.parametrize("file", COMPRESSED_HERE, ids=lambda file: Path(file.name).name)
+def test_file_compressed_here_alone_is_downloaded_as_it_is_published(server, cache, file, which):
+    content = gzip.decompress((SOURCE.parent / "data" / file.name).read_bytes())
+    published = Path(file.name).name.removesuffix(".gz")
+    path = urlsplit(file.addresses[which]).path
+    if path.endswith(".zip"):
+        body = zipped(published, content)
+    elif path.endswith(".tar.gz"):
+        body = tarred(f"folder/{published}", content)
+    else:
+        assert path.endswith(f"/{published}")
+        body = content
+    there = dataclasses.replace(file, addresses=(server.give(path, body),))
+    assert fetch.read(there) == content
+    assert files_in(cache) == [file.name]
 
 
 def test_cached_file_has_the_permissions_of_any_new_file(server, cache, tmp_path):

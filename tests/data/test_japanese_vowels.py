@@ -1,5 +1,6 @@
 """Japanese Vowels: counts, types, values, and the .ts format."""
 
+import gzip
 import re
 from pathlib import Path
 
@@ -37,8 +38,8 @@ def test_counts_shapes_and_types(data, part, speakers, longest):
 
 
 def test_values_are_those_of_the_file(data):
-    path = DATA / "japanese-vowels" / "JapaneseVowels_TEST.ts"
-    last = path.read_text(encoding="ascii").splitlines()[-1].split(":")
+    path = DATA / "japanese-vowels" / "JapaneseVowels_TEST.ts.gz"
+    last = gzip.decompress(path.read_bytes()).decode("ascii").splitlines()[-1].split(":")
     assert int(last[-1]) == data.test.labels[-1] + 1
     third_feature = np.array([float(value) for value in last[2].split(",")], np.float32)
     np.testing.assert_array_equal(data.test.inputs[-1][:, 2], third_feature)

@@ -147,7 +147,8 @@ def _download(file: DataFile, path: Path) -> bytes:
     raise (CorruptFileError if corrupt else DownloadError)(
         "\n  ".join([f"{file.name} could not be downloaded:", *map(str, failures)])
         + f"\nTo install it by hand, get {path.name} from one of these addresses "
-        f"(unpacked from its archive where the address is one) and put it into {path.parent}."
+        f"(unpacked from its archive where the address is one, compressed with gzip where its name "
+        f"ends in .gz and the address has it plain) and put it into {path.parent}."
     )
 
 

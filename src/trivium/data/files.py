@@ -86,7 +86,7 @@ FASHION_MNIST = DataSet(
 
 def _japanese_vowels(name: str, sha256: str, size: int) -> DataFile:
     return DataFile(
-        name=f"japanese-vowels/{name}",
+        name=f"japanese-vowels/{name}.gz",
         sha256=sha256,
         size=size,
         addresses=(
@@ -125,7 +125,7 @@ MOVIE_SNIPPETS = DataSet(
     name="Movie review snippets with human ratings",
     files=(
         DataFile(
-            name="movie-snippets/movieReviewSnippets_GroundTruth.txt",
+            name="movie-snippets/movieReviewSnippets_GroundTruth.txt.gz",
             sha256="c8293b0d942e90e223ea2c0955d969040d1a1be514a978b9af0698940bd13350",
             size=1_383_098,
             addresses=(
@@ -260,7 +260,7 @@ ADULT = DataSet(
     source="https://doi.org/10.24432/C5XW20",
 )
 
-_ADDRESSES = "addresses/labeled.xml"
+_ADDRESSES = "addresses/labeled.xml.gz"
 
 ADDRESSES = DataSet(
     name="US addresses",
