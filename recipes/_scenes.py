@@ -32,8 +32,8 @@ from trivium.models import ResNet
 from trivium.pretrained import recipe
 
 SEED, HELD_OUT = 0, 5_000
-SCENES, BATCH, RATE, DECAY = 1_600, 16, 2e-3, 0.02
-SLOWER = 0.3  # the backbone's rate, as a share of RATE
+SCENES, BATCH, DECAY = 1_600, 16, 0.02
+SLOWER = 0.3  # the backbone's rate, as a share of the rate of what is new
 
 
 def backbone() -> ResNet:
@@ -71,6 +71,7 @@ def main(
     model: nnx.Module,
     *,
     cycles: tuple[int, ...],
+    rate: float,
     labels: Callable[[SceneSet], Any],
     loss: Callable[..., jax.Array],
     metric: Callable[..., jax.Array],
@@ -80,9 +81,9 @@ def main(
     """Train a model, write weights and record under a name.
 
     cycles: stages of each fall of the rate. The first begins with a rise; those behind it begin at
-    half of the rate, a restart in small (Loshchilov and Hutter 2017). labels: of a set of scenes.
-    loss, metric: (outputs, labels) -> one number an image. score: the measures of the trained model
-    on a set of scenes.
+    half of the rate, a restart in small (Loshchilov and Hutter 2017). rate: of what is new. labels:
+    of a set of scenes. loss, metric: (outputs, labels) -> one number an image. score: the measures
+    of the trained model on a set of scenes.
     """
     inputs, classes = fashion_mnist().train
     learned = Examples(inputs[HELD_OUT:], classes[HELD_OUT:])
@@ -99,22 +100,22 @@ def main(
 
     lengths = [stages * (SCENES // BATCH) for stages in cycles]
 
-    def moves(rate: float) -> optax.GradientTransformation:
+    def moves(top: float) -> optax.GradientTransformation:
         first, *later = lengths
-        falls = [optax.warmup_cosine_decay_schedule(0.0, rate, first // 20, first)]
-        falls += [optax.cosine_decay_schedule(rate / 2, length) for length in later]
+        falls = [optax.warmup_cosine_decay_schedule(0.0, top, first // 20, first)]
+        falls += [optax.cosine_decay_schedule(top / 2, length) for length in later]
         schedule = optax.join_schedules(falls, np.cumsum(lengths)[:-1].tolist())
         return optax.adamw(schedule, weight_decay=DECAY)
 
     optimizer = optax.chain(
         optax.clip_by_global_norm(5.0),
-        optax.partition({"backbone": moves(SLOWER * RATE), "new": moves(RATE)}, parts),
+        optax.partition({"backbone": moves(SLOWER * rate), "new": moves(rate)}, parts),
     )
     budget = {
         "cycles": list(cycles),
         "scenes": SCENES,
         "batch": BATCH,
-        "rate": RATE,
+        "rate": rate,
         "slower": SLOWER,
         "decay": DECAY,
         "seed": SEED,

@@ -33,6 +33,7 @@ if __name__ == "__main__":
         "detector",
         Detector(backbone(), 10, rngs=nnx.Rngs(SEED)),
         cycles=(32, 12),
+        rate=2e-3,
         labels=SceneSet.labels,
         loss=detection_loss,
         metric=detection_loss,

@@ -1,18 +1,30 @@
 """A U-Net on composed scenes: `make train-semantic_segmentation`.
 
-It starts from the classifier's backbone; `_scenes.py` says how it is trained. The same seed on the
-same machine and versions gives the same weights; on another machine sums are taken in another
-order, and the result differs a little.
+It starts where the detector ended, with its backbone and its step up from the coarsest maps;
+`_scenes.py` says how it is trained. The same seed on the same machine and versions gives the same
+weights; on another machine sums are taken in another order, and the result differs a little.
 """
 
 import numpy as np
 import optax
 from _recipe import ROOT
-from _scenes import SEED, answers, backbone, main
+from _scenes import SEED, answers, main
 from flax import nnx
 from sklearn.metrics import jaccard_score
 
-from trivium.models import UNet
+from trivium.models import Detector, ResNet, UNet
+from trivium.pretrained import recipe
+
+
+def begun():
+    """A U-Net with what the detector has learned."""
+    detector = nnx.eval_shape(
+        lambda: Detector(ResNet(10, rngs=nnx.Rngs(SEED)), 10, rngs=nnx.Rngs(SEED))
+    )
+    detector = recipe("object_detection").restore("detector", detector)
+    model = UNet(detector.backbone, 11, rngs=nnx.Rngs(SEED))
+    nnx.update(model.ups[0], nnx.state(detector.ups[0]))
+    return model
 
 
 def loss(logits, masks):
@@ -43,8 +55,9 @@ def score(model, found):
 if __name__ == "__main__":
     main(
         "unet",
-        UNet(backbone(), 11, rngs=nnx.Rngs(SEED)),
-        cycles=(12,),
+        begun(),
+        cycles=(10, 32),
+        rate=5e-3,
         labels=lambda found: found.masks,
         loss=loss,
         metric=accuracy,

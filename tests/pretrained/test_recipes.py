@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from trivium.data import CorruptFileError, DownloadError, addresses, fashion_mnist
-from trivium.models import ResNet, Tagger, TokenEncoder, structures
+from trivium.data import CorruptFileError, DownloadError, addresses, fashion_mnist, scenes
+from trivium.measures import average_precision
+from trivium.models import Detector, ResNet, Tagger, TokenEncoder, UNet, structures
 from trivium.pretrained import Recipe, recipe, recipes
 from trivium.train import evaluate
 
@@ -51,12 +52,41 @@ def test_the_classifier_is_right_as_often_as_its_record_says():
     assert abs(right - recorded) < 3 * (recorded * (1 - recorded) / count) ** 0.5
 
 
+def test_detector_and_unet_do_on_some_scenes_what_their_records_say_of_all():
+    """A hundred of the thousand test scenes, so the bounds are those of a small sample."""
+    some = scenes(count_train=0, count_test=100).test
+
+    def restored(task, run, model):
+        found = recipe(task)
+        model = found.restore(run, nnx.eval_shape(model))
+        model.eval()
+        return model, found.record["runs"][run]["test"]
+
+    detector, recorded = restored(
+        "object_detection",
+        "detector",
+        lambda: Detector(ResNet(10, rngs=nnx.Rngs(0)), 10, rngs=nnx.Rngs(0)),
+    )
+    found = nnx.jit(Detector.detect)(detector, some.images)
+    precision = average_precision(found, some.boxes, some.classes, count=10)
+    assert abs(precision.at_50 - recorded["at_50"]) < 0.06
+    assert abs(precision.mean - recorded["mean"]) < 0.06
+    unet, recorded = restored(
+        "semantic_segmentation",
+        "unet",
+        lambda: UNet(ResNet(10, rngs=nnx.Rngs(0)), 11, rngs=nnx.Rngs(0)),
+    )
+    logits = nnx.jit(lambda model, images: model(images))(unet, some.images)
+    right = (np.asarray(logits).argmax(axis=-1) == some.masks).mean()
+    assert abs(right - recorded["pixels"]) < 0.02
+
+
 def test_all_weights_together_stay_small():
     files = list((ROOT / "recipes" / "structures").glob("*.safetensors"))
     assert sum(file.stat().st_size for file in files) < 2.2e6
     tasks = ("image_classification", "object_detection", "semantic_segmentation")
     images = [file for task in tasks for file in (ROOT / "recipes" / task).glob("*.safetensors")]
-    assert images
+    assert len(images) == 3
     assert sum(file.stat().st_size for file in images) < 3.5e6
 
 
