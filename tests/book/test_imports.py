@@ -13,7 +13,7 @@ from triviumbook.colab import Book
 ALLOWED = {
     "kernels": {"jax", "numpy"},
     "models": {"jax", "flax", "numpy", "trivium.kernels"},
-    "data": {"numpy", "pooch", "tqdm"},
+    "data": {"numpy", "pooch", "tqdm", "PIL"},
     "train": {"jax", "flax", "optax", "orbax", "numpy", "matplotlib", "tqdm", "IPython",
               "trivium.figures", "trivium.timing"},
     "pretrained": {"jax", "flax", "numpy", "safetensors", "tokenizers", "huggingface_hub", "pooch",
