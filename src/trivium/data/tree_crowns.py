@@ -100,4 +100,6 @@ def _decode(stored: bytes) -> NDArray[np.float32]:
     from PIL import Image
 
     with Image.open(io.BytesIO(stored)) as picture:
-        return np.asarray(picture.convert("RGB")).astype(np.float32) / 255
+        pixels: NDArray[np.float32] = np.asarray(picture.convert("RGB")).astype(np.float32)
+    pixels /= 255
+    return pixels

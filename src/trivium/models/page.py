@@ -65,7 +65,7 @@ def with_page_layers(model: Model, layers: Mapping[str, Mapping[str, Any]]) -> M
                              f"{list(kernel.shape)}")  # fmt: skip
         layer.kernel[...] = jnp.asarray(kernel.reshape(shape))
         if isinstance(layer, ConvNorm):
-            norm = layer.norm
+            norm: Any = layer.norm
             norm.scale[...], norm.bias[...] = jnp.ones_like(bias), bias
             norm.mean[...], norm.var[...] = jnp.zeros_like(bias), jnp.ones_like(bias) - norm.epsilon
         elif layer.bias is not None:
@@ -83,7 +83,7 @@ def _folded(layer: Any) -> tuple[jax.Array, jax.Array]:
     """Kernel and bias of a layer whose normalization uses its running statistics."""
     kernel = layer.kernel[...]
     if isinstance(layer, ConvNorm):
-        norm = layer.norm
+        norm: Any = layer.norm
         factor = norm.scale[...] * jax.lax.rsqrt(norm.var[...] + norm.epsilon)
         return kernel * factor, norm.bias[...] - norm.mean[...] * factor
     if layer.bias is None:
