@@ -27,6 +27,7 @@ def tree(tmp_path):
     for name, content in {
         "src/trivium/a.py": "a = 1",
         "data/set.bin": "bytes",
+        "recipes/a/record.json": "{}",
         "requirements.lock": "jax==1",
         "chapters/page.md": "prose",
     }.items():
@@ -36,7 +37,9 @@ def tree(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["src/trivium/a.py", "data/set.bin", "requirements.lock"])
+@pytest.mark.parametrize(
+    "name", ["src/trivium/a.py", "data/set.bin", "recipes/a/record.json", "requirements.lock"]
+)
 def test_a_change_of_code_data_or_lock_executes_again(tree, name):
     before = cache.fingerprint(tree)
     (tree / name).write_text("something else")
@@ -52,7 +55,8 @@ def test_a_new_file_executes_again(tree, name):
 
 
 @pytest.mark.parametrize(
-    "name", ["chapters/page.md", "src/trivium/__pycache__/a.pyc", "README.md", "src/.swp"]
+    "name",
+    ["chapters/page.md", "src/trivium/__pycache__/a.pyc", "README.md", "src/.swp", "recipes/a.py"],
 )
 def test_prose_and_byproducts_do_not_execute_again(tree, name):
     before = cache.fingerprint(tree)

@@ -1,7 +1,7 @@
 """The execution cache lives under a fingerprint of everything that the chapters run on.
 
-Jupyter-cache compares code cells only: it would serve results of an older `src/`, other data or
-other packages. Their fingerprint is therefore part of the cache's path.
+Jupyter-cache compares code cells only: it would serve results of an older `src/`, other data, other
+weights or other packages. Their fingerprint is therefore part of the cache's path.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ KEPT = 3
 
 
 def fingerprint(root: Path) -> str:
-    """A hash of `src/`, `data/`, `requirements.lock`, Python and the installed packages."""
+    """A hash of `src/`, `data/`, the recipes' results, the lock, Python and installed packages."""
     digest = hashlib.sha256(platform.python_version().encode())
     files = [
         file
@@ -27,6 +27,8 @@ def fingerprint(root: Path) -> str:
         for file in sorted((root / folder).rglob("*"))
         if file.is_file() and "__pycache__" not in file.parts and not file.name.startswith(".")
     ]
+    # A recipe's folder holds its weights and record; the script beside it changes no chapter.
+    files += sorted(file for file in (root / "recipes").glob("*/*") if file.suffix != ".pyc")
     for file in [*files, root / "requirements.lock"]:
         digest.update(f"\n{file.relative_to(root).as_posix()} ".encode())
         digest.update(hashlib.sha256(file.read_bytes()).digest())
