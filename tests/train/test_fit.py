@@ -164,6 +164,17 @@ def test_python_runs_the_model_only_to_compile():
     assert 0 <= again < first, "an equal program was compiled again"
 
 
+def test_one_program_predicts_any_number_of_examples():
+    model = Dense(dropout=0.12, rngs=nnx.Rngs(0))
+    x, _ = points(40)
+    Dense.calls = 0
+    outputs = [predict(model, x[:count], batch_size=8) for count in (40, 33, 8)]
+    assert Dense.calls == 1
+    for found in outputs:
+        np.testing.assert_allclose(found, outputs[0][: len(found)], rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(predict(model, jnp.asarray(x), batch_size=8), outputs[0])
+
+
 def test_padding_changes_no_answer():
     tokens, y = sentences(37)
     model = Bag(rngs=nnx.Rngs(0))

@@ -49,6 +49,12 @@ class Devices:
         spec = PartitionSpec(*[None] * (rows.ndim - 1), *self.sharding.spec)
         return jax.device_put(rows, NamedSharding(self.sharding.mesh, spec))
 
+    def spread(self, batch):
+        """A tree of arrays [batch, ...], spread over the mesh."""
+        if self.sharding is None:
+            return self.put(batch)
+        return jax.device_put(batch, self.sharding)
+
     def own(self, leaf):
         """A copy that a donating program may consume, in a type that it will keep."""
         if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):

@@ -56,8 +56,9 @@ def predict(
 ) -> Any:
     """The model's outputs for all inputs, in their order: a NumPy array [N, ...].
 
-    inputs, buckets and mesh are as for `fit`. The model is called in evaluation mode and left as
-    it was. A model that returns several arrays [batch, ...] in a tuple or dict gives as many
+    inputs, buckets and mesh are as for `fit`. Batches are read on the host and one after the other
+    handed over, so that one compiled program answers for any number of examples from batch_size on.
+    The model is called in evaluation mode and left as it was. A model that returns several arrays [batch, ...] in a tuple or dict gives as many
     arrays [N, ...].
 
     Raises ValueError or TypeError for arguments that do not fit, and ValueError for outputs whose
@@ -69,7 +70,7 @@ def predict(
     examples = prepare(inputs, "inputs")
     program, leaves = _program(model, devices)
     order = _in_order(examples, devices.batch(batch_size, examples.size), buckets)
-    outputs, on_device = step.prediction(program), devices.put(examples)
+    outputs = step.prediction(program)
     collected: Any = None
     waiting: deque = deque()
 
@@ -89,7 +90,9 @@ def predict(
             whole[rows[rows >= 0]] = part[rows >= 0]
 
     for rows, width in zip(order.rows, order.widths, strict=True):
-        waiting.append((rows, outputs(leaves, on_device, devices.put_rows(rows), width=width)))
+        # Batch by batch, so that the program serves any number of examples.
+        batch = devices.spread(step.gather(examples, rows, width))
+        waiting.append((rows, outputs(leaves, batch)))
         if len(waiting) > _AHEAD:
             collect(*waiting.popleft())
     while waiting:

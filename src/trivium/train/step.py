@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 
@@ -68,20 +69,24 @@ def rebuild(program, trainable, rest):
 
 
 def gather(examples, rows, width, sharding=None) -> Batch:
-    """Read the examples in rows [B] (see `batches.Order`), sequences padded with zeros to width."""
+    """Read the examples in rows [B] (see `batches.Order`), sequences padded with zeros to width.
+
+    NumPy arrays are read by NumPy.
+    """
+    xp: Any = np if all(isinstance(x, np.ndarray) for x in (examples.values, rows)) else jnp
     if sharding is not None:
         rows = jax.lax.with_sharding_constraint(rows, sharding)
     real = rows >= 0
-    rows = jnp.where(real, rows, ~rows)
+    rows = xp.where(real, rows, ~rows)
     labels = None if examples.labels is None else examples.labels[rows]
     if width is None:
         return Batch(examples.values[rows], None, labels, real)
     lengths = examples.lengths[rows]
-    place = jnp.arange(width, dtype=jnp.int32)
+    place = xp.arange(width, dtype=np.int32)
     inside = place < lengths[:, None]
-    values = examples.values[jnp.where(inside, examples.offsets[rows][:, None] + place, 0)]
+    values = examples.values[xp.where(inside, examples.offsets[rows][:, None] + place, 0)]
     inside = inside.reshape(inside.shape + (1,) * (values.ndim - 2))
-    return Batch(jnp.where(inside, values, jnp.zeros_like(values)), lengths, labels, real)
+    return Batch(xp.where(inside, values, xp.zeros_like(values)), lengths, labels, real)
 
 
 def call(model, batch):
@@ -208,9 +213,14 @@ def training(program):
 def apply(program, leaves, examples, rows, *, width):
     """The model's outputs for one batch in evaluation mode, and that batch."""
     batch = gather(examples, rows, width, program.sharding)
+    return answer(program, leaves, batch), batch
+
+
+def answer(program, leaves, batch):
+    """The model's outputs for a batch in evaluation mode."""
     model = rebuild(program, *jax.tree.unflatten(program.treedef, leaves))
     model.eval()
-    return call(model, batch), batch
+    return call(model, batch)
 
 
 @_shared
@@ -232,9 +242,9 @@ def scoring(program):
 
 @_shared
 def prediction(program):
-    """outputs(leaves, examples, rows, *, width) -> the model's outputs for one batch."""
+    """outputs(leaves, batch) -> the model's outputs for it."""
 
-    def outputs(leaves, examples, rows, *, width):
-        return apply(program, leaves, examples, rows, width=width)[0]
+    def outputs(leaves, batch):
+        return answer(program, leaves, batch)
 
-    return jax.jit(outputs, static_argnames="width")
+    return jax.jit(outputs)
