@@ -9,16 +9,22 @@
 
 import {
   Widget,
+  arrows,
+  brush,
+  button,
   choice,
   css,
   fill,
   list,
   node,
+  pad,
   picture,
   ranking,
   readable,
+  redrawn,
   shade,
   softmax,
+  stroke,
   unpack,
 } from "./trivium.js";
 
@@ -207,18 +213,6 @@ export class ConvolutionWidget extends Widget {
 
   build() {
     const { text } = this;
-    const button = (label, act, show) =>
-      node(
-        "button",
-        {
-          type: "button",
-          "aria-label": show ? label : null,
-          title: show ? label : null,
-          onclick: act,
-        },
-        show ?? label,
-      );
-
     this.thumbs = this.images.map(() => node("canvas"));
     const names = this.thumbs.map((show, i) => ({
       label: fill(text.picture, { class: this.classes[this.labels[i]], number: i + 1 }),
@@ -226,17 +220,7 @@ export class ConvolutionWidget extends Widget {
     }));
     const pick = choice(text.pick, names, (i) => this.pick(i), { className: "pick" });
 
-    this.canvas = node("canvas", {
-      tabindex: 0,
-      role: "application",
-      "aria-label": text.canvas,
-      "aria-describedby": "hint",
-      onpointerdown: (event) => this.press(event),
-      onpointermove: (event) => this.drag(event),
-      onpointerup: () => this.lift(),
-      onpointercancel: () => this.lift(),
-      onkeydown: (event) => this.key(event),
-    });
+    this.canvas = pad(this, text.canvas);
     this.field = node("span", { class: "mark" });
     this.inner = node("span", { class: "mark faint" });
     this.cursor = node("span", { class: "cursor" });
@@ -262,10 +246,10 @@ export class ConvolutionWidget extends Widget {
         "div",
         { class: "bar" },
         node("span", { "aria-hidden": "true" }, text.shift),
-        button(text.left, () => this.edit((row, column, at) => at(row, column + 1)), "←"),
-        button(text.right, () => this.edit((row, column, at) => at(row, column - 1)), "→"),
-        button(text.up, () => this.edit((row, column, at) => at(row + 1, column)), "↑"),
-        button(text.down, () => this.edit((row, column, at) => at(row - 1, column)), "↓"),
+        button(text.left, () => this.edit((row, column, at) => at(row, column + 1)), { show: "←" }),
+        button(text.right, () => this.edit((row, column, at) => at(row, column - 1)), { show: "→" }),
+        button(text.up, () => this.edit((row, column, at) => at(row + 1, column)), { show: "↑" }),
+        button(text.down, () => this.edit((row, column, at) => at(row - 1, column)), { show: "↓" }),
       ),
       this.spoken,
     );
@@ -361,26 +345,14 @@ export class ConvolutionWidget extends Widget {
 
   /** Replace every pixel; `rule(row, column, at)` may read the old ones, zero outside. */
   edit(rule) {
-    const old = this.image;
-    const at = (row, column) =>
-      row < 0 || column < 0 || row >= SIZE || column >= SIZE ? 0 : old[row * SIZE + column];
-    this.image = Float32Array.from(old, (_, i) => rule((i / SIZE) | 0, i % SIZE, at));
+    this.image = redrawn(this.image, SIZE, rule);
     this.picked = null;
     this.answer();
   }
 
   /** Touch the picture with a soft brush at a place given in pixels. */
   touch(x, y) {
-    for (let row = Math.floor(y) - 2; row <= y + 2; row++) {
-      for (let column = Math.floor(x) - 2; column <= x + 2; column++) {
-        if (row < 0 || column < 0 || row >= SIZE || column >= SIZE) continue;
-        const near = Math.min(1, Math.max(0, 1.6 - Math.hypot(column + 0.5 - x, row + 0.5 - y)));
-        const i = row * SIZE + column;
-        this.image[i] = this.tool
-          ? Math.max(this.image[i], near)
-          : Math.min(this.image[i], 1 - near);
-      }
-    }
+    brush(this.image, SIZE, x, y, !this.tool);
     this.picked = null;
   }
 
@@ -411,11 +383,7 @@ export class ConvolutionWidget extends Widget {
       this.window();
       return;
     }
-    const [fromX, fromY] = this.last;
-    const steps = Math.max(1, Math.ceil(2 * Math.hypot(x - fromX, y - fromY)));
-    for (let i = 1; i <= steps; i++) {
-      this.touch(fromX + ((x - fromX) * i) / steps, fromY + ((y - fromY) * i) / steps);
-    }
+    stroke(this.last, [x, y], (...place) => this.touch(...place));
     this.last = [x, y];
     this.answer(false);
   }
@@ -428,12 +396,7 @@ export class ConvolutionWidget extends Widget {
 
   key(event, map = false) {
     const step = map && this.stage === "pool" ? 2 : 1;
-    const [down, right] = {
-      ArrowUp: [-step, 0],
-      ArrowDown: [step, 0],
-      ArrowLeft: [0, -step],
-      ArrowRight: [0, step],
-    }[event.key] ?? [0, 0];
+    const [down, right] = arrows(event, step);
     const paint = !map && (event.key === " " || (event.shiftKey && (down || right)));
     if (!down && !right && !paint) return;
     event.preventDefault();

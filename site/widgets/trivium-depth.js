@@ -6,7 +6,7 @@
  * `element.forward(settings)` is the whole of it: sizes, cosines and histograms of every layer.
  */
 
-import { Widget, choice, drawn, fill, node, picture } from "./trivium.js";
+import { Widget, button, choice, drawn, fill, node, picture } from "./trivium.js";
 
 const UNITS = 64;
 const INPUTS = 48;
@@ -267,7 +267,7 @@ export class DepthWidget extends Widget {
       return node("div", { class: "pair" }, node("span", {}, label), group);
     };
     const named = Object.entries(NAMED).map(([key, sigma]) =>
-      node("button", { type: "button", class: key, onclick: () => set({ sigma }) }, text[key]),
+      button(text[key], () => set({ sigma }), { class: key }),
     );
     const knobs = node(
       "div",
@@ -285,18 +285,14 @@ export class DepthWidget extends Widget {
       node(
         "div",
         { class: "bar" },
-        node(
-          "button",
-          {
-            type: "button",
-            class: "again",
-            onclick: () => {
-              this.seed += 1;
-              this.roll();
-              this.update();
-            },
-          },
+        button(
           text.again,
+          () => {
+            this.seed += 1;
+            this.roll();
+            this.update();
+          },
+          { class: "again" },
         ),
       ),
     );

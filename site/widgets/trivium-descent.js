@@ -8,7 +8,7 @@
  * of squared errors plus penalty times the sum of squared weights, and the errors that they make.
  */
 
-import { Widget, drawn, fill, list, node, unpack } from "./trivium.js";
+import { Widget, button, drawn, fill, list, node, unpack } from "./trivium.js";
 
 /** Singular values below this share of the largest count as zero. */
 const CUT = 1e-9;
@@ -220,13 +220,11 @@ export class DescentWidget extends Widget {
         this.update();
       },
     );
-    const button = (label, act, show = label) =>
-      node("button", { type: "button", "aria-label": label, title: label, onclick: act }, show);
     const buttons = node(
       "div",
       { class: "bar whole" },
-      button(text.back, () => this.go(this.place - 1), "←"),
-      button(text.forward, () => this.go(this.place + 1), "→"),
+      button(text.back, () => this.go(this.place - 1), { show: "←" }),
+      button(text.forward, () => this.go(this.place + 1), { show: "→" }),
       button(text.other, () => {
         this.set = (this.set + 1) % this.sets;
         this.compute();

@@ -10,7 +10,7 @@
  */
 
 import { image, mapsOfObjects, objects, overlap, readLayers } from "./residual.js";
-import { Widget, drawn, fill, list, node, picture, unpack } from "./trivium.js";
+import { Widget, arrows, button, drawn, fill, list, node, picture, unpack } from "./trivium.js";
 
 const SIDE = 96;
 const PIECE = 28;
@@ -197,20 +197,12 @@ export class DetectorWidget extends Widget {
     this.canvas = node("canvas", { "aria-hidden": "true" });
     this.overlay = drawn("svg", { viewBox: `0 0 ${SIDE} ${SIDE}`, "aria-hidden": "true" });
     this.handles = node("div", { role: "group" });
-    this.truthButton = node(
-      "button",
-      {
-        type: "button",
-        class: "truth",
-        "aria-pressed": "true",
-        onclick: () => {
-          this.truths = !this.truths;
-          this.truthButton.setAttribute("aria-pressed", this.truths);
-          this.show();
-        },
-      },
-      text.truth,
-    );
+    const turn = () => {
+      this.truths = !this.truths;
+      this.truthButton.setAttribute("aria-pressed", this.truths);
+      this.show();
+    };
+    this.truthButton = button(text.truth, turn, { class: "truth", "aria-pressed": "true" });
     const stage = node(
       "div",
       { class: "view stage" },
@@ -237,8 +229,7 @@ export class DetectorWidget extends Widget {
       node("div", { class: "field" }, this.heatCanvas),
     );
 
-    const press = (name, act) =>
-      node("button", { type: "button", class: name, onclick: act }, text[name]);
+    const press = (name, act) => button(text[name], act, { class: name });
     this.toAdd = node(
       "select",
       { "aria-label": text.garment },
@@ -324,7 +315,7 @@ export class DetectorWidget extends Widget {
     );
     this.place();
     this.adding.disabled = items.length >= MOST;
-    for (const button of this.acts) button.disabled = !items.length;
+    for (const act of this.acts) act.disabled = !items.length;
     this.select.value = this.index ?? "own";
     this.draw();
   }
@@ -430,13 +421,7 @@ export class DetectorWidget extends Widget {
   }
 
   key(event, item) {
-    const far = event.shiftKey ? 8 : 1;
-    const [down, right] = {
-      ArrowUp: [-far, 0],
-      ArrowDown: [far, 0],
-      ArrowLeft: [0, -far],
-      ArrowRight: [0, far],
-    }[event.key] ?? [0, 0];
+    const [down, right] = arrows(event, event.shiftKey ? 8 : 1);
     if (down || right) this.move(item, item.top + down, item.left + right);
     else if (["+", "=", "-", "−"].includes(event.key)) {
       this.resize(item, ["+", "="].includes(event.key) ? 2 : 1);

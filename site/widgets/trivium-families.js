@@ -8,7 +8,7 @@
  * an output depends on, `element.ready(family, layers, t)` when a cell can be computed.
  */
 
-import { Widget, choice, drawn, fill, list, node, picture, unpack } from "./trivium.js";
+import { Widget, button, choice, drawn, fill, list, node, picture, unpack } from "./trivium.js";
 
 const FAMILIES = ["convolution", "recurrence", "attention"];
 const MODES = ["reads", "changes", "waits"];
@@ -263,18 +263,11 @@ export class FamiliesWidget extends Widget {
       oninput: () => this.go(this.slider.value - 1),
     });
     this.output = node("output", { "aria-hidden": "true" });
-    this.button = node(
-      "button",
-      {
-        type: "button",
-        class: "edit",
-        onclick: () => {
-          this.edit();
-          this.update();
-        },
-      },
-      text.next,
-    );
+    const next = () => {
+      this.edit();
+      this.update();
+    };
+    this.button = button(text.next, next, { class: "edit" });
     this.key = node("p", { class: "note key" });
     this.status = node("p", { role: "status" });
     this.panels = FAMILIES.map((family) => {

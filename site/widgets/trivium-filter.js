@@ -6,7 +6,19 @@
  * convolution: a cross-correlation with stride, dilation and padding by zeros, as in every library.
  */
 
-import { Widget, choice, css, fill, node, picture, readable, shade, unpack } from "./trivium.js";
+import {
+  Widget,
+  arrows,
+  button,
+  choice,
+  css,
+  fill,
+  node,
+  picture,
+  readable,
+  shade,
+  unpack,
+} from "./trivium.js";
 
 /** Filters written by hand, and whether their sums are shown as a picture or with their sign. */
 const PRESETS = {
@@ -195,11 +207,7 @@ export class FilterWidget extends Widget {
     this.own = node("option", { value: -1, hidden: true }, text.own);
     this.select.append(this.own);
     this.select.value = this.preset;
-    const mirror = node(
-      "button",
-      { type: "button", onclick: () => this.edit([...this.weights].reverse()) },
-      text.mirror,
-    );
+    const mirror = button(text.mirror, () => this.edit([...this.weights].reverse()));
     this.modes = choice(
       text.show,
       [{ label: text.tones }, { label: text.signed }],
@@ -380,12 +388,7 @@ export class FilterWidget extends Widget {
   }
 
   key(event) {
-    const [down, right] = {
-      ArrowUp: [-1, 0],
-      ArrowDown: [1, 0],
-      ArrowLeft: [0, -1],
-      ArrowRight: [0, 1],
-    }[event.key] ?? [0, 0];
+    const [down, right] = arrows(event);
     if (!down && !right) return;
     event.preventDefault();
     this.move(this.row + down, this.column + right);

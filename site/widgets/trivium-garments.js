@@ -9,7 +9,23 @@
  */
 
 import { classify, image as asImage, readLayers } from "./residual.js";
-import { Widget, choice, fill, list, node, picture, ranking, softmax, unpack } from "./trivium.js";
+import {
+  Widget,
+  arrows,
+  brush,
+  button,
+  choice,
+  fill,
+  list,
+  node,
+  pad,
+  picture,
+  ranking,
+  redrawn,
+  softmax,
+  stroke,
+  unpack,
+} from "./trivium.js";
 
 const SIZE = 28;
 const PATCH = 8;
@@ -148,18 +164,6 @@ export class GarmentsWidget extends Widget {
 
   build() {
     const { text } = this;
-    const button = (label, act, show) =>
-      node(
-        "button",
-        {
-          type: "button",
-          "aria-label": show ? label : null,
-          title: show ? label : null,
-          onclick: act,
-        },
-        show ?? label,
-      );
-
     this.thumbs = this.images.map(() => node("canvas"));
     const names = this.thumbs.map((show, i) => ({
       label: fill(text.picture, { class: this.classes[this.labels[i]], number: i + 1 }),
@@ -171,17 +175,7 @@ export class GarmentsWidget extends Widget {
     };
     const pick = choice(text.pick, names, again, { className: "pick" });
 
-    this.canvas = node("canvas", {
-      tabindex: 0,
-      role: "application",
-      "aria-label": text.canvas,
-      "aria-describedby": "hint",
-      onpointerdown: (event) => this.press(event),
-      onpointermove: (event) => this.drag(event),
-      onpointerup: () => this.lift(),
-      onpointercancel: () => this.lift(),
-      onkeydown: (event) => this.key(event),
-    });
+    this.canvas = pad(this, text.canvas);
     this.cursor = node("span", { class: "cursor" });
     this.spoken = node("p", { class: "unseen", "aria-live": "polite" });
     const tools = choice(
@@ -210,10 +204,10 @@ export class GarmentsWidget extends Widget {
         "div",
         { class: "bar" },
         node("span", { "aria-hidden": "true" }, text.shift),
-        button(text.left, shift(0, -1), "←"),
-        button(text.right, shift(0, 1), "→"),
-        button(text.up, shift(-1, 0), "↑"),
-        button(text.down, shift(1, 0), "↓"),
+        button(text.left, shift(0, -1), { show: "←" }),
+        button(text.right, shift(0, 1), { show: "→" }),
+        button(text.up, shift(-1, 0), { show: "↑" }),
+        button(text.down, shift(1, 0), { show: "↓" }),
       ),
       node(
         "div",
@@ -286,10 +280,7 @@ export class GarmentsWidget extends Widget {
 
   /** Replace every pixel; `rule(row, column, at)` may read the old ones, zero outside. */
   edit(rule) {
-    const old = this.image;
-    const at = (row, column) =>
-      row < 0 || column < 0 || row >= SIZE || column >= SIZE ? 0 : old[row * SIZE + column];
-    this.image = Float32Array.from(old, (_, i) => rule((i / SIZE) | 0, i % SIZE, at));
+    this.image = redrawn(this.image, SIZE, rule);
     this.settle();
     this.answer();
   }
@@ -298,12 +289,10 @@ export class GarmentsWidget extends Widget {
   turn(degrees) {
     const [cosine, sine] = [Math.cos, Math.sin].map((of) => of((degrees * Math.PI) / 180));
     const middle = (SIZE - 1) / 2;
-    const at = (row, column) =>
-      row < 0 || column < 0 || row >= SIZE || column >= SIZE ? 0 : this.base[row * SIZE + column];
     this.angle = degrees;
     this.changed = this.changed || degrees !== 0;
-    this.image = Float32Array.from(this.base, (_, i) => {
-      const [y, x] = [((i / SIZE) | 0) - middle, (i % SIZE) - middle];
+    this.image = redrawn(this.base, SIZE, (toRow, toColumn, at) => {
+      const [y, x] = [toRow - middle, toColumn - middle];
       const row = middle + cosine * y - sine * x;
       const column = middle + sine * y + cosine * x;
       const [top, left] = [Math.floor(row), Math.floor(column)];
@@ -331,25 +320,14 @@ export class GarmentsWidget extends Widget {
   /** Use the tool at a place given in pixels. */
   touch(x, y) {
     if (this.tool === "cover") {
-      for (let row = Math.floor(y) - PATCH / 2; row < Math.floor(y) + PATCH / 2; row++) {
-        for (let column = Math.floor(x) - PATCH / 2; column < Math.floor(x) + PATCH / 2; column++) {
-          if (row < 0 || column < 0 || row >= SIZE || column >= SIZE) continue;
-          this.image[row * SIZE + column] = 0;
-        }
+      const [top, left] = [Math.floor(y) - PATCH / 2, Math.floor(x) - PATCH / 2];
+      const [from, to] = [left, left + PATCH].map((at) => Math.max(0, Math.min(SIZE, at)));
+      for (let row = Math.max(0, top); row < Math.min(SIZE, top + PATCH); row++) {
+        this.image.fill(0, row * SIZE + from, row * SIZE + to);
       }
       return;
     }
-    for (let row = Math.floor(y) - 2; row <= y + 2; row++) {
-      for (let column = Math.floor(x) - 2; column <= x + 2; column++) {
-        if (row < 0 || column < 0 || row >= SIZE || column >= SIZE) continue;
-        const near = Math.min(1, Math.max(0, 1.6 - Math.hypot(column + 0.5 - x, row + 0.5 - y)));
-        const i = row * SIZE + column;
-        this.image[i] =
-          this.tool === "draw"
-            ? Math.max(this.image[i], near)
-            : Math.min(this.image[i], 1 - near);
-      }
-    }
+    brush(this.image, SIZE, x, y, this.tool === "erase");
   }
 
   place(event) {
@@ -380,11 +358,7 @@ export class GarmentsWidget extends Widget {
   drag(event) {
     if (!this.last) return;
     const [x, y] = this.place(event);
-    const [fromX, fromY] = this.last;
-    const steps = Math.max(1, Math.ceil(2 * Math.hypot(x - fromX, y - fromY)));
-    for (let i = 1; i <= steps; i++) {
-      this.touch(fromX + ((x - fromX) * i) / steps, fromY + ((y - fromY) * i) / steps);
-    }
+    stroke(this.last, [x, y], (...place) => this.touch(...place));
     this.last = [x, y];
     this.move(Math.floor(y), Math.floor(x));
     this.later();
@@ -397,12 +371,7 @@ export class GarmentsWidget extends Widget {
   }
 
   key(event) {
-    const [down, right] = {
-      ArrowUp: [-1, 0],
-      ArrowDown: [1, 0],
-      ArrowLeft: [0, -1],
-      ArrowRight: [0, 1],
-    }[event.key] ?? [0, 0];
+    const [down, right] = arrows(event);
     const paint = event.key === " " || (event.shiftKey && (down || right));
     if (!down && !right && !paint) return;
     event.preventDefault();

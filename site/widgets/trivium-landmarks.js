@@ -6,7 +6,7 @@
  * attention and mixed. `element.places()` gives what is drawn.
  */
 
-import { Widget, drawn, fill, node } from "./trivium.js";
+import { Widget, button, drawn, fill, node } from "./trivium.js";
 
 const FAMILIES = ["dense", "convolution", "recurrence", "attention", "mixed"];
 const AXES = ["year", "parameters", "examples", "compute"];
@@ -146,19 +146,14 @@ export class LandmarksWidget extends Widget {
       ...this.models.map(({ name }, i) => node("option", { value: i }, name)),
     );
     const step = (label, by, show) =>
-      node(
-        "button",
-        {
-          type: "button",
-          "aria-label": label,
-          title: label,
-          onclick: () => {
-            const count = this.models.length;
-            this.index = (this.index + by + count) % count;
-            this.update();
-          },
+      button(
+        label,
+        () => {
+          const count = this.models.length;
+          this.index = (this.index + by + count) % count;
+          this.update();
         },
-        show,
+        { show },
       );
     const model = node(
       "div",

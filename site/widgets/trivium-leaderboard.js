@@ -9,7 +9,7 @@
  * `element.submit(count)` sends submissions; `element.history` holds {public, private} after each.
  */
 
-import { Widget, choice, drawn, fill, node, unpack } from "./trivium.js";
+import { Widget, button, choice, drawn, fill, node, unpack } from "./trivium.js";
 
 const HEIGHT = 300;
 const MARGIN = { left: 46, right: 12, top: 14, bottom: 30 };
@@ -147,7 +147,6 @@ export class LeaderboardWidget extends Widget {
         this.update();
       },
     );
-    const button = (title, act) => node("button", { type: "button", onclick: act }, title);
     const again = () => {
       this.start();
       this.update();

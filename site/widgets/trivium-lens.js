@@ -7,7 +7,7 @@
  * `element.guesses(prompt, place)` gives for each layer what is shown: [{word, share}, …].
  */
 
-import { Widget, choice, fill, node, unpack } from "./trivium.js";
+import { Widget, button, choice, fill, node, unpack } from "./trivium.js";
 
 export class LensWidget extends Widget {
   static family = "attention";
@@ -96,17 +96,7 @@ export class LensWidget extends Widget {
     );
     const pick = node("div", { class: "bar pick" }, node("label", {}, text.prompt, this.select));
     this.tokens = node("div");
-    const step = (label, by, show) =>
-      node(
-        "button",
-        {
-          type: "button",
-          "aria-label": label,
-          title: label,
-          onclick: () => this.move(this.at + by),
-        },
-        show,
-      );
+    const step = (label, by, show) => button(label, () => this.move(this.at + by), { show });
     this.slider = node("input", {
       type: "range",
       min: 0,

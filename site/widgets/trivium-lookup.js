@@ -7,7 +7,7 @@
  * time.
  */
 
-import { Widget, choice, drawn, fill, list, node, picture, unpack } from "./trivium.js";
+import { Widget, button, choice, drawn, fill, list, node, picture, unpack } from "./trivium.js";
 
 /** The plane shows -REACH to REACH in both directions, in a drawing of SIZE units. */
 const REACH = 3;
@@ -230,19 +230,12 @@ export class LookupWidget extends Widget {
       },
     });
     this.scaleShown = node("output", { "aria-hidden": "true" });
-    const reset = node(
-      "button",
-      {
-        type: "button",
-        class: "reset",
-        onclick: () => {
-          this.restore();
-          pick.inputs[0].checked = mask.inputs[0].checked = true;
-          this.update();
-        },
-      },
-      text.reset,
-    );
+    const again = () => {
+      this.restore();
+      pick.inputs[0].checked = mask.inputs[0].checked = true;
+      this.update();
+    };
+    const reset = button(text.reset, again, { class: "reset" });
     const controls = node(
       "div",
       { class: "bar controls" },
@@ -388,12 +381,7 @@ export class LookupWidget extends Widget {
       "aria-label": text.read,
       oninput: () => this.go(+this.reader.value),
     });
-    const arrow = (label, step, show) =>
-      node(
-        "button",
-        { type: "button", "aria-label": label, onclick: () => this.go(this.read + step) },
-        show,
-      );
+    const arrow = (label, step, show) => button(label, () => this.go(this.read + step), { show });
     this.progress = node("output", { "aria-hidden": "true" });
     this.what = node("p", { class: "what" });
     this.state = node("p", { class: "state" });

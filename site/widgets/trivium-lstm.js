@@ -9,6 +9,7 @@
 
 import {
   Widget,
+  button,
   choice,
   drawn,
   fill,
@@ -247,24 +248,17 @@ export class RecurrenceWidget extends Widget {
       },
     });
     this.output = node("output", { "aria-hidden": "true" });
-    this.button = node(
-      "button",
-      { type: "button", class: "play", onclick: () => (this.timer ? this.pause() : this.play()) },
-      text.play,
-    );
+    this.button = button(text.play, () => (this.timer ? this.pause() : this.play()), {
+      class: "play",
+    });
     const arrow = (label, step, show) =>
-      node(
-        "button",
-        {
-          type: "button",
-          "aria-label": label,
-          title: label,
-          onclick: () => {
-            this.pause();
-            this.go(this.step + step);
-          },
+      button(
+        label,
+        () => {
+          this.pause();
+          this.go(this.step + step);
         },
-        show,
+        { show },
       );
     const step = node(
       "div",

@@ -9,7 +9,22 @@
  */
 
 import { image, readLayers, segment } from "./residual.js";
-import { Widget, choice, css, fill, node, picture, ranking, shade, softmax, unpack } from "./trivium.js";
+import {
+  Widget,
+  arrows,
+  button,
+  choice,
+  css,
+  fill,
+  node,
+  pad,
+  picture,
+  ranking,
+  shade,
+  softmax,
+  stroke,
+  unpack,
+} from "./trivium.js";
 
 const SIDE = 96;
 const PIXELS = SIDE * SIDE;
@@ -300,29 +315,11 @@ export class MasksWidget extends Widget {
         this.held = null;
       },
     );
-    const reset = node(
-      "button",
-      {
-        type: "button",
-        class: "reset",
-        onclick: () => {
-          this.take(this.index);
-          this.changed();
-        },
-      },
-      text.reset,
-    );
-    this.canvas = node("canvas", {
-      tabindex: 0,
-      role: "application",
-      "aria-label": text.canvas,
-      "aria-describedby": "hint",
-      onpointerdown: (event) => this.press(event),
-      onpointermove: (event) => this.drag(event),
-      onpointerup: () => this.lift(),
-      onpointercancel: () => this.lift(),
-      onkeydown: (event) => this.key(event),
+    const reset = button(text.reset, () => {
+      this.take(this.index);
+      this.changed();
     });
+    this.canvas = pad(this, text.canvas);
     this.marks = [node("i")];
     const input = node(
       "div",
@@ -332,21 +329,14 @@ export class MasksWidget extends Widget {
     );
     this.toggles = Array.from({ length: this.levels }, (_, level) => {
       const cells = SIDE / 2 ** level;
-      return node(
-        "button",
-        {
-          type: "button",
-          "aria-pressed": "true",
-          "aria-label": fill(text.bridge, { cells }),
-          onclick: () => {
-            const cut = this.cut.includes(level);
-            this.cut = cut ? this.cut.filter((other) => other !== level) : [...this.cut, level];
-            this.toggles[level].setAttribute("aria-pressed", String(cut));
-            this.changed();
-          },
-        },
-        fill(text.cells, { cells }),
-      );
+      const turn = () => {
+        const cut = this.cut.includes(level);
+        this.cut = cut ? this.cut.filter((other) => other !== level) : [...this.cut, level];
+        this.toggles[level].setAttribute("aria-pressed", String(cut));
+        this.changed();
+      };
+      const show = fill(text.cells, { cells });
+      return button(fill(text.bridge, { cells }), turn, { show, "aria-pressed": "true" });
     });
     const bridges = node(
       "div",
@@ -450,11 +440,7 @@ export class MasksWidget extends Widget {
       this.carry();
       this.changed();
     } else if (this.last && this.tool !== "move") {
-      const [x, y] = this.last;
-      const steps = Math.max(1, Math.ceil(Math.hypot(to[0] - x, to[1] - y)));
-      for (let i = 1; i <= steps; i++) {
-        this.touch(x + ((to[0] - x) * i) / steps, y + ((to[1] - y) * i) / steps);
-      }
+      stroke(this.last, to, (x, y) => this.touch(x, y), 1);
       this.changed();
     }
     if (this.last) this.last = to;
@@ -474,17 +460,11 @@ export class MasksWidget extends Widget {
   }
 
   key(event) {
-    const [down, right] = {
-      ArrowUp: [-1, 0],
-      ArrowDown: [1, 0],
-      ArrowLeft: [0, -1],
-      ArrowRight: [0, 1],
-    }[event.key] ?? [0, 0];
+    const [down, right] = arrows(event, event.shiftKey ? 8 : 1);
     const act = event.key === " ";
     if (!act && !down && !right) return;
     event.preventDefault();
-    const step = event.shiftKey ? 8 : 1;
-    this.go(this.row + step * down, this.column + step * right);
+    this.go(this.row + down, this.column + right);
     if (act && this.tool === "move") {
       if (this.held) this.held = null;
       else this.hold();

@@ -5,7 +5,7 @@
  * probabilities [L, T, E], text.
  */
 
-import { Widget, choice, fill, list, node, picture, unpack } from "./trivium.js";
+import { Widget, button, choice, fill, list, node, picture, unpack } from "./trivium.js";
 
 export class MixtureWidget extends Widget {
   static family = "attention";
@@ -121,17 +121,7 @@ export class MixtureWidget extends Widget {
       node("div", {}, node("span", {}, text.block), this.blockChoice),
       node("div", {}, node("span", {}, text.mark), this.markChoice),
     );
-    const arrow = (label, by, show) =>
-      node(
-        "button",
-        {
-          type: "button",
-          "aria-label": label,
-          title: label,
-          onclick: () => this.go(this.step + by),
-        },
-        show,
-      );
+    const arrow = (label, by, show) => button(label, () => this.go(this.step + by), { show });
     this.slider = node("input", {
       type: "range",
       min: 0,

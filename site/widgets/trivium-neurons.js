@@ -7,7 +7,7 @@
  * `element.logit(parameters, x, y)` and `element.gradient(parameters, set)` are the whole of it.
  */
 
-import { Widget, choice, drawn, fill, list, node, picture, unpack } from "./trivium.js";
+import { Widget, button, choice, drawn, fill, list, node, picture, unpack } from "./trivium.js";
 
 /** The plane reaches from -REACH to REACH both ways and is SIDE pixels wide. */
 const REACH = 2;
@@ -261,14 +261,14 @@ export class NeuronsWidget extends Widget {
       const row = node("div", { class: "row" }, node("span", {}, text[name]), slider, output);
       return { row, slider, output, place_of };
     });
-    const button = (label, act, className = "") =>
-      node("button", { type: "button", class: className, onclick: act }, label);
     const steps = (label, count) =>
       button(label, () => {
         this.pause();
         this.descend(count);
       });
-    this.button = button(text.play, () => (this.timer ? this.pause() : this.play()), "play");
+    this.button = button(text.play, () => (this.timer ? this.pause() : this.play()), {
+      class: "play",
+    });
     const rates = choice(
       text.rate,
       RATES.map((rate) => ({ label: this.number(rate, rate < 0.1 ? 2 : rate < 1 ? 1 : 0) })),

@@ -6,7 +6,7 @@
  * `element.plain(scores, values)` the same all at once.
  */
 
-import { Widget, choice, fill, list, node, picture, unpack } from "./trivium.js";
+import { Widget, button, choice, fill, list, node, picture, unpack } from "./trivium.js";
 
 const TILES = [1, 2, 4, 8];
 const COUNTS = [8, 16];
@@ -212,22 +212,21 @@ export class OnlineWidget extends Widget {
       },
       { chosen: TILES.indexOf(this.tile) },
     );
-    const button = (label, className, act) =>
-      node("button", { type: "button", class: className, onclick: act }, label);
+    const again = () => {
+      this.pause();
+      this.restore();
+      this.sizes.inputs[TILES.indexOf(this.tile)].checked = true;
+      this.lengths.inputs[COUNTS.indexOf(this.count)].checked = true;
+      this.update();
+    };
     const controls = node(
       "div",
       { class: "bar controls" },
       node("div", { class: "size" }, node("span", {}, text.length), this.lengths),
       node("div", { class: "size" }, node("span", {}, text.tile), this.sizes),
-      button(text.shuffle, "shuffle", () => this.shuffle()),
-      button(text.extreme, "extreme", () => this.set(EXTREME)),
-      button(text.reset, "reset", () => {
-        this.pause();
-        this.restore();
-        this.sizes.inputs[TILES.indexOf(this.tile)].checked = true;
-        this.lengths.inputs[COUNTS.indexOf(this.count)].checked = true;
-        this.update();
-      }),
+      button(text.shuffle, () => this.shuffle(), { class: "shuffle" }),
+      button(text.extreme, () => this.set(EXTREME), { class: "extreme" }),
+      button(text.reset, () => again(), { class: "reset" }),
     );
 
     this.slider = node("input", {
@@ -240,20 +239,17 @@ export class OnlineWidget extends Widget {
       },
     });
     this.progress = node("output", { "aria-hidden": "true" });
-    this.button = button(text.play, "play", () => (this.timer ? this.pause() : this.play()));
+    this.button = button(text.play, () => (this.timer ? this.pause() : this.play()), {
+      class: "play",
+    });
     const arrow = (label, by, show) =>
-      node(
-        "button",
-        {
-          type: "button",
-          "aria-label": label,
-          title: label,
-          onclick: () => {
-            this.pause();
-            this.go(this.step + by);
-          },
+      button(
+        label,
+        () => {
+          this.pause();
+          this.go(this.step + by);
         },
-        show,
+        { show },
       );
     const step = node(
       "div",

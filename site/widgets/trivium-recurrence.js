@@ -7,7 +7,7 @@
  * `element.run(kind, sequence, gain, bias)` is the whole of it: states, and how far gradients reach.
  */
 
-import { Widget, choice, drawn, fill, node, picture, unpack } from "./trivium.js";
+import { Widget, button, choice, drawn, fill, node, picture, unpack } from "./trivium.js";
 
 const GATES = { rnn: 1, lstm: 4, gru: 3 };
 
@@ -202,17 +202,7 @@ export class CellsWidget extends Widget {
       oninput: () => this.go(+this.slider.value),
     });
     this.output = node("output", { "aria-hidden": "true" });
-    const arrow = (label, by, show) =>
-      node(
-        "button",
-        {
-          type: "button",
-          "aria-label": label,
-          title: label,
-          onclick: () => this.go(this.step + by),
-        },
-        show,
-      );
+    const arrow = (label, by, show) => button(label, () => this.go(this.step + by), { show });
     const step = node(
       "div",
       { class: "bar step" },

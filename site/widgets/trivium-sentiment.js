@@ -12,7 +12,7 @@
  * contributions}, `element.lstm(ids)` the logits after 0, 1, … words.
  */
 
-import { Widget, choice, drawn, fill, node, softmax, unpack } from "./trivium.js";
+import { Widget, button, choice, drawn, fill, node, softmax, unpack } from "./trivium.js";
 
 const WORD = /[a-z0-9à-öø-ÿ]+(?:'[a-z]+)?|[!?.,;:]/g;
 const CHART = 150;
@@ -308,17 +308,13 @@ export class SentimentWidget extends Widget {
     });
     this.area.value = this.written;
     const press = (name, act) =>
-      node(
-        "button",
-        {
-          type: "button",
-          class: name,
-          onclick: () => {
-            act();
-            this.update();
-          },
-        },
+      button(
         text[name],
+        () => {
+          act();
+          this.update();
+        },
+        { class: name },
       );
     this.restoring = press("restore", () => this.restore());
     const order = node(
@@ -342,12 +338,7 @@ export class SentimentWidget extends Widget {
     );
     this.list = node("ol", { class: "words", tabindex: 0, "aria-label": text.read });
     this.key = node("p", { class: "note" });
-    const step = (label, by, show) =>
-      node(
-        "button",
-        { type: "button", "aria-label": label, title: label, onclick: () => this.go(this.at + by) },
-        show,
-      );
+    const step = (label, by, show) => button(label, () => this.go(this.at + by), { show });
     this.slider = node("input", {
       type: "range",
       min: 0,

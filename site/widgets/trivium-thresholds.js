@@ -6,7 +6,7 @@
  * `element.rates(cuts)` computes everything that is shown.
  */
 
-import { Widget, css, fill, node, unpack } from "./trivium.js";
+import { Widget, button, css, fill, node, unpack } from "./trivium.js";
 
 const PRESETS = ["single", "selection", "opportunity"];
 const ROWS = ["selection", "tpr", "fpr", "ppv", "accuracy"];
@@ -105,17 +105,10 @@ export class ThresholdsWidget extends Widget {
       "div",
       { class: "bar presets" },
       ...PRESETS.map((name, i) =>
-        node(
-          "button",
-          {
-            type: "button",
-            onclick: () => {
-              this.cuts = [...this.presets[name]];
-              this.update();
-            },
-          },
-          labels[i],
-        ),
+        button(labels[i], () => {
+          this.cuts = [...this.presets[name]];
+          this.update();
+        }),
       ),
     );
     this.parts = this.groups.map((group, g) => {

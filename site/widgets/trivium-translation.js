@@ -11,7 +11,7 @@
  * the weights of every layer and head on the source, `element.search(ids)` the beams of each step.
  */
 
-import { Widget, fill, node, unpack } from "./trivium.js";
+import { Widget, button, fill, node, unpack } from "./trivium.js";
 
 const EPSILON = 1e-5;
 const ASCII_SIGN = /[!-/:-@[-`{-~]/;
@@ -399,8 +399,7 @@ export class TranslationWidget extends Widget {
       value: this.examples[0].source,
       onkeydown: (event) => event.key === "Enter" && this.typed(),
     });
-    const go = node("button", { type: "button", class: "go", onclick: () => this.typed() },
-      text.translate);
+    const go = button(text.translate, () => this.typed(), { class: "go" });
     const write = node("div", { class: "bar write" },
       node("label", {}, text.source, this.input), go);
     this.answer = node("dd", { lang: "zh", class: "answer" });
@@ -422,9 +421,7 @@ export class TranslationWidget extends Widget {
     }, ...views);
     const looked = node("div", { class: "bar pick view" },
       node("label", {}, text.weights, this.view));
-    const step = (label, by, show) => node("button",
-      { type: "button", "aria-label": label, title: label, onclick: () => this.move(this.at + by) },
-      show);
+    const step = (label, by, show) => button(label, () => this.move(this.at + by), { show });
     this.slider = node("input", {
       type: "range", min: 0, step: 1, "aria-label": text.step,
       oninput: () => this.move(+this.slider.value),

@@ -116,6 +116,12 @@ function assign(made, attributes) {
   }
 }
 
+/** A button; with something else to `show` on it, the label is read aloud and is its tip. */
+export function button(label, act, { show = null, ...attributes } = {}) {
+  const name = show === null ? {} : { "aria-label": label, title: label };
+  return node("button", { type: "button", ...name, ...attributes, onclick: act }, show ?? label);
+}
+
 /**
  * One of several, as native radio buttons: the browser brings arrow keys, names and states.
  *
@@ -152,6 +158,59 @@ export function choice(name, options, choose, { chosen = 0, className = "segment
     next?.click();
   });
   return group;
+}
+
+/**
+ * A canvas that is used with a pointer or with keys.
+ *
+ * @param {object} user whose press(event), drag(event), lift() and key(event) are called
+ * @param {string} label read aloud
+ */
+export function pad(user, label) {
+  return node("canvas", {
+    tabindex: 0,
+    role: "application",
+    "aria-label": label,
+    "aria-describedby": "hint",
+    onpointerdown: (event) => user.press(event),
+    onpointermove: (event) => user.drag(event),
+    onpointerup: () => user.lift(),
+    onpointercancel: () => user.lift(),
+    onkeydown: (event) => user.key(event),
+  });
+}
+
+/** Where an arrow key leads, [down, right]; [0, 0] for every other key. */
+export function arrows({ key }, step = 1) {
+  const down = { ArrowUp: -step, ArrowDown: step }[key] ?? 0;
+  const right = { ArrowLeft: -step, ArrowRight: step }[key] ?? 0;
+  return [down, right];
+}
+
+/** Touch every place on the way from one to another, [x, y] each, so many times a pixel. */
+export function stroke([fromX, fromY], [x, y], touch, often = 2) {
+  const steps = Math.max(1, Math.ceil(often * Math.hypot(x - fromX, y - fromY)));
+  for (let i = 1; i <= steps; i++) {
+    touch(fromX + ((x - fromX) * i) / steps, fromY + ((y - fromY) * i) / steps);
+  }
+}
+
+/** Draw on a square picture with a soft brush at a place given in pixels, or erase there. */
+export function brush(values, size, x, y, erase = false) {
+  for (let row = Math.max(0, Math.floor(y) - 2); row <= Math.min(size - 1, y + 2); row++) {
+    for (let column = Math.max(0, Math.floor(x) - 2); column <= Math.min(size - 1, x + 2); column++) {
+      const near = Math.min(1, Math.max(0, 1.6 - Math.hypot(column + 0.5 - x, row + 0.5 - y)));
+      const i = row * size + column;
+      values[i] = erase ? Math.min(values[i], 1 - near) : Math.max(values[i], near);
+    }
+  }
+}
+
+/** A square picture anew; `rule(row, column, at)` may read the old pixels, zero outside. */
+export function redrawn(values, size, rule) {
+  const at = (row, column) =>
+    row < 0 || column < 0 || row >= size || column >= size ? 0 : values[row * size + column];
+  return Float32Array.from(values, (_, i) => rule(Math.floor(i / size), i % size, at));
 }
 
 /**

@@ -19,7 +19,7 @@ READY = f"document.querySelector('{TAG}').result"
 
 def logits(model, image, cut):
     """What the package's U-Net says of a scene, the bridges of some levels multiplied by zero."""
-    *bridges, x = model.backbone.features(image[None, :, :, None])
+    *bridges, x = model.features(image[None, :, :, None])
     for level, (up, bridge) in reversed(
         list(enumerate(zip(reversed(list(model.ups)), bridges, strict=True)))
     ):
@@ -31,7 +31,8 @@ def logits(model, image, cut):
 def test_the_unet_in_the_page_answers_as_the_package_does(visit, cut):  # noqa: F811
     page = visit(TAG)
     data = data_of(page, TAG)
-    model = UNet(ResNet(10, rngs=nnx.Rngs(0)), len(data["classes"]), rngs=nnx.Rngs(0))
+    backbone = ResNet(10, rngs=nnx.Rngs(0))
+    model = UNet(backbone, len(data["classes"]), scales=2, rngs=nnx.Rngs(0))
     model = with_page_layers(model, data["layers"])
     for scene in data["scenes"][:2]:
         image = scene.astype(np.float32) / np.float32(255)
@@ -87,7 +88,7 @@ def test_a_garment_is_moved_by_keyboard(visit):  # noqa: F811
     assert (moved != truth).any()
     page.wait_for_function(READY)
     assert f"row {row + 2}, column {column + 2}" in heard(page, TAG)
-    widget.locator("button.reset").click()
+    widget.get_by_role("button", name="As it was").click()
     back = np.reshape(widget.evaluate("element => Array.from(element.truth)"), truth.shape)
     np.testing.assert_array_equal(back, truth)
 

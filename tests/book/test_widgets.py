@@ -34,17 +34,26 @@ VISIBLE = """element => {
 }"""
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def address(site, site_url):
     """A function that finds the first page of the built site that holds an element."""
+    pages = {}
+    for path in sorted(site.rglob("*.html")):
+        for tag in re.findall(r"<(trivium-[a-z]+)[ >]", path.read_text(encoding="utf-8")):
+            pages.setdefault(tag, path)
 
     def find(tag):
-        for path in sorted(site.rglob("*.html")):
-            if re.search(rf"<{tag}[ >]", path.read_text(encoding="utf-8")):
-                return f"{site_url.rstrip('/')}/{path.relative_to(site).as_posix()}"
-        raise AssertionError(f"no page of the built site holds a <{tag}>")
+        assert tag in pages, f"no page of the built site holds a <{tag}>"
+        return f"{site_url.rstrip('/')}/{pages[tag].relative_to(site).as_posix()}"
 
     return find
+
+
+def without_formulas(page):
+    """The page does not typeset: that takes seconds, and no widget holds a formula."""
+    page.route(
+        "**/mathjax/**", lambda route: route.fulfill(content_type="text/javascript", body="")
+    )
 
 
 @pytest.fixture
@@ -56,6 +65,7 @@ def visit(browser, address):
         context = browser.new_context(viewport={"width": width, "height": height}, **options)
         contexts.append(context)
         page = context.new_page()
+        without_formulas(page)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on(
             "console",
@@ -384,6 +394,7 @@ def test_broken_data_shows_the_figure(browser, address, tag):
     """Without the visit fixture: here the console must complain."""
     context = browser.new_context()
     page = context.new_page()
+    without_formulas(page)
     errors = []
     page.on("console", lambda message: message.type == "error" and errors.append(message.text))
     page.goto(address(tag))
@@ -432,6 +443,7 @@ def test_the_widget_fits_and_can_be_touched(visit, tag, width):
 def test_nothing_moves_when_the_widget_arrives(browser, address, tag, width):
     context = browser.new_context(viewport={"width": width, "height": 900})
     page = context.new_page()
+    without_formulas(page)
     # A slow machine may take longer than the three seconds after which the figure steps in.
     devtools = context.new_cdp_session(page)
     devtools.send("Animation.enable")
