@@ -58,7 +58,7 @@ def detector(rngs):
 
 
 def unet(rngs):
-    model = UNet(ResNet(10, rngs=rngs), 11, rngs=rngs)
+    model = UNet(ResNet(10, rngs=rngs), 11, scales=2, rngs=rngs)
     return model, lambda model, images: model(images).argmax(axis=-1)
 
 

@@ -92,17 +92,19 @@ def stepper(
     optimizer: optax.GradientTransformation,
     loss: Callable[[Any, Any], jax.Array],
     metric: Callable[[Any, Any], jax.Array],
+    learning: Callable[[nnx.Module], Any] = nnx.Module.train,
 ) -> tuple[Any, Callable[..., tuple[Any, Any]]]:
     """What `train` asks for: the state of a training, and a stage of it.
 
-    loss, metric: (the model's outputs, labels) -> one number for each example.
+    loss, metric: (the model's outputs, labels) -> one number for each example. learning: puts the
+    model in the mode in which it learns.
 
     Returns the state (weights; batch statistics and the like; optimizer's), and run: (state,
     (learned, held out)), each a pair (inputs, labels) of [steps, batch, ...] -> (state, [mean loss
     while learning, mean metric of what is held out, afterwards]). Pictures in uint8 become floating
     point from 0 to 1.
     """
-    model.train()
+    learning(model)
     graphdef, weights, rest = nnx.split(model, nnx.Param, ...)
 
     def rebuilt(weights, rest):

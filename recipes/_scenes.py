@@ -6,7 +6,7 @@ of the training pictures but the first 5,000; those make the scenes that say how
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +32,19 @@ from trivium.models import ResNet
 from trivium.pretrained import recipe
 
 SEED, HELD_OUT = 0, 5_000
-SCENES, BATCH, DECAY = 1_600, 16, 0.02
-SLOWER = 0.3  # the backbone's rate, as a share of the rate of what is new
+SCENES, DECAY, JUDGED = 1_600, 0.02, 320
 
 
 def backbone() -> ResNet:
     """The classifier's network with its weights."""
     model = nnx.eval_shape(lambda: ResNet(10, rngs=nnx.Rngs(SEED)))
     return recipe("image_classification").restore("resnet", model)
+
+
+def crowded(found: SceneSet, count: int, random: np.random.Generator) -> SceneSet:
+    """The `count` scenes that have the most garments, in random order."""
+    rows = random.permutation(np.argsort(-found.counts, kind="stable")[:count])
+    return SceneSet(*(getattr(found, field.name)[rows] for field in fields(found)))
 
 
 def mirrored(found: SceneSet, random: np.random.Generator) -> SceneSet:
@@ -72,6 +77,10 @@ def main(
     *,
     cycles: tuple[int, ...],
     rate: float,
+    slower: float,
+    batch: int,
+    composed: int = SCENES,
+    learning: Callable[[nnx.Module], Any] = nnx.Module.train,
     labels: Callable[[SceneSet], Any],
     loss: Callable[..., jax.Array],
     metric: Callable[..., jax.Array],
@@ -81,24 +90,29 @@ def main(
     """Train a model, write weights and record under a name.
 
     cycles: stages of each fall of the rate. The first begins with a rise; those behind it begin at
-    half of the rate, a restart in small (Loshchilov and Hutter 2017). rate: of what is new. labels:
-    of a set of scenes. loss, metric: (outputs, labels) -> one number an image. score: the measures
-    of the trained model on a set of scenes.
+    half of the rate, a restart in small (Loshchilov and Hutter 2017). rate: of what is new, and
+    slower: the backbone's as a share of it. composed: scenes of a stage, of which the SCENES with
+    the most garments are learned from. learning: puts the model in the mode in which it learns.
+    labels: of a set of scenes. loss, metric: (outputs, labels) -> one number an image. score: the
+    measures of the trained model on a set of scenes.
     """
     inputs, classes = fashion_mnist().train
     learned = Examples(inputs[HELD_OUT:], classes[HELD_OUT:])
     held_out = Examples(inputs[:HELD_OUT], classes[:HELD_OUT])
 
     def batches(found):
-        return batched(BATCH, pixels(found.images), labels(found))
+        return batched(batch, pixels(found.images), labels(found))
 
-    judged = batches(compose(held_out, 20 * BATCH, seed=0))
+    judged = batches(compose(held_out, JUDGED, seed=0))
 
     def data(stage):
-        found = compose(learned, SCENES, seed=stage)
-        return batches(mirrored(found, np.random.default_rng([SEED, stage]))), judged
+        random = np.random.default_rng([SEED, stage])
+        found = compose(learned, composed, seed=stage)
+        if composed > SCENES:
+            found = crowded(found, SCENES, random)
+        return batches(mirrored(found, random)), judged
 
-    lengths = [stages * (SCENES // BATCH) for stages in cycles]
+    lengths = [stages * (SCENES // batch) for stages in cycles]
 
     def moves(top: float) -> optax.GradientTransformation:
         first, *later = lengths
@@ -109,18 +123,19 @@ def main(
 
     optimizer = optax.chain(
         optax.clip_by_global_norm(5.0),
-        optax.partition({"backbone": moves(SLOWER * rate), "new": moves(rate)}, parts),
+        optax.partition({"backbone": moves(slower * rate), "new": moves(rate)}, parts),
     )
     budget = {
         "cycles": list(cycles),
         "scenes": SCENES,
-        "batch": BATCH,
+        "composed": composed,
+        "batch": batch,
         "rate": rate,
-        "slower": SLOWER,
+        "slower": slower,
         "decay": DECAY,
         "seed": SEED,
     }
-    state, run = stepper(model, optimizer, loss, metric)
+    state, run = stepper(model, optimizer, loss, metric, learning)
     state, scores, seconds = train(
         run.lower(state, data(0)).compile(),
         state,

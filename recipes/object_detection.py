@@ -34,6 +34,8 @@ if __name__ == "__main__":
         Detector(backbone(), 10, rngs=nnx.Rngs(SEED)),
         cycles=(32, 12),
         rate=2e-3,
+        slower=0.3,
+        batch=16,
         labels=SceneSet.labels,
         loss=detection_loss,
         metric=detection_loss,

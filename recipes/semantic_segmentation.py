@@ -1,30 +1,30 @@
 """A U-Net on composed scenes: `make train-semantic_segmentation`.
 
-It starts where the detector ended, with its backbone and its step up from the coarsest maps;
-`_scenes.py` says how it is trained. The same seed on the same machine and versions gives the same
-weights; on another machine sums are taken in another order, and the result differs a little.
+It starts from the classifier's backbone, which looks at every scene twice: as it is, and at half
+the size. `_scenes.py` says how it is trained. The same seed on the same machine and versions gives
+the same weights; on another machine sums are taken in another order, and the result differs a
+little.
 """
 
 import numpy as np
 import optax
 from _recipe import ROOT
-from _scenes import SEED, answers, main
+from _scenes import SCENES, SEED, answers, backbone, main
 from flax import nnx
 from sklearn.metrics import jaccard_score
 
-from trivium.models import Detector, ResNet, UNet
-from trivium.pretrained import recipe
+from trivium.models import UNet
 
 
 def begun():
-    """A U-Net with what the detector has learned."""
-    detector = nnx.eval_shape(
-        lambda: Detector(ResNet(10, rngs=nnx.Rngs(SEED)), 10, rngs=nnx.Rngs(SEED))
-    )
-    detector = recipe("object_detection").restore("detector", detector)
-    model = UNet(detector.backbone, 11, rngs=nnx.Rngs(SEED))
-    nnx.update(model.ups[0], nnx.state(detector.ups[0]))
-    return model
+    """A U-Net that sees every scene at two sizes with what the classifier has learned."""
+    return UNet(backbone(), 11, scales=2, rngs=nnx.Rngs(SEED))
+
+
+def learning(model):
+    """The backbone's normalization stays: two sizes have no statistics in common."""
+    model.train()
+    model.backbone.eval()
 
 
 def loss(logits, masks):
@@ -56,8 +56,12 @@ if __name__ == "__main__":
     main(
         "unet",
         begun(),
-        cycles=(10, 32),
+        cycles=(52,),
         rate=5e-3,
+        slower=0.1,
+        batch=8,
+        composed=2 * SCENES,
+        learning=learning,
         labels=lambda found: found.masks,
         loss=loss,
         metric=accuracy,

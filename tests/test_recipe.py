@@ -12,12 +12,14 @@ import optax
 import pytest
 from flax import nnx
 
-from trivium.models import ResNet
+from trivium.data import Examples, compose
+from trivium.models import ResNet, UNet
 from trivium.pretrained import recipe, recipes
 from trivium.train import accuracy
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
 import _recipe
+import _scenes
 
 CONFIGURATION = {"rate": 0.5, "model": "line"}
 SMALL = {"widths": (4,), "depths": (0,)}
@@ -151,3 +153,54 @@ def test_a_model_with_statistics_goes_on_from_its_checkpoint(tmp_path):
     assert scores == again
     for (place, leaf), (_, other) in zip(whole, interrupted, strict=True):
         np.testing.assert_array_equal(leaf[...], other[...], err_msg=str(place))
+
+
+@pytest.fixture(scope="module")
+def composed():
+    random = np.random.default_rng(0)
+    pictures = random.random((30, 28, 28, 1)).astype(np.float32)
+    return compose(Examples(pictures, random.integers(0, 10, 30)), 40, seed=0)
+
+
+def test_crowded_scenes_are_those_with_the_most_garments(composed):
+    found = _scenes.crowded(composed, 10, np.random.default_rng(0))
+    assert sorted(found.counts) == sorted(composed.counts)[-10:]
+    for scene, mask, count in zip(found.images, found.masks, found.counts, strict=True):
+        (row,) = np.flatnonzero((composed.images == scene).all(axis=(1, 2, 3)))
+        np.testing.assert_array_equal(composed.masks[row], mask)
+        assert composed.counts[row] == count
+
+
+def test_a_mirrored_scene_has_mirrored_masks_and_boxes(composed):
+    found = _scenes.mirrored(composed, np.random.default_rng(0))
+    turned = (found.images != composed.images).any(axis=(1, 2, 3))
+    assert 10 < turned.sum() < 30
+    np.testing.assert_array_equal(found.masks[~turned], composed.masks[~turned])
+    np.testing.assert_array_equal(found.masks[turned], composed.masks[turned, :, ::-1])
+    for mask, boxes, kinds in zip(found.masks, found.boxes, found.classes, strict=True):
+        for (top, left, bottom, right), kind in zip(boxes.astype(int), kinds, strict=True):
+            if kind >= 0:
+                seen = mask[top:bottom, left:right] == 1 + kind
+                assert seen.any(axis=0)[[0, -1]].all()
+                assert seen.any(axis=1)[[0, -1]].all()
+
+
+def test_statistics_that_shall_stay_do_and_new_weights_move():
+    """A stage as the U-Net's recipe takes it: the backbone's normalization learns nothing."""
+    model = UNet(ResNet(2, widths=(4, 6), depths=(0, 1), rngs=nnx.Rngs(0)), 3, rngs=nnx.Rngs(0))
+
+    def learning(model):
+        model.train()
+        model.backbone.eval()
+
+    def loss(logits, masks):
+        return optax.softmax_cross_entropy_with_integer_labels(logits, masks).mean(axis=(1, 2))
+
+    before = jax.tree.map(np.asarray, nnx.split(model, nnx.Param, ...)[2])
+    state, stage = _recipe.stepper(model, optax.sgd(0.1), loss, loss, learning)
+    random = np.random.default_rng(0)
+    batch = random.random((2, 4, 8, 8, 1), np.float32), random.integers(0, 3, (2, 4, 8, 8))
+    (_, rest, _), _ = stage(state, (batch, batch))
+    pairs = zip(nnx.to_flat_state(before), nnx.to_flat_state(rest), strict=True)
+    moved = {path[0] for (path, old), (_, new) in pairs if not np.array_equal(old[...], new[...])}
+    assert moved == {"ups"}

@@ -143,8 +143,25 @@ function climb(layers, maps, cut = []) {
 /** UNet: the logits of every pixel. cut: levels, 0 the finest, whose bridges carry nothing. */
 export function segment(layers, picture, cut = []) {
   checkSize(layers, picture);
-  const found = climb(layers, features(layers, picture, "backbone."), cut);
-  return convolve(layers.answer, found);
+  const maps = features(layers, picture, "backbone.");
+  // A step up more than the backbone has down: it looks at the picture once more, at half the size.
+  for (let small = picture; `ups.${maps.length - 1}.spread` in layers; ) {
+    small = halved(small);
+    maps.push(features(layers, small, "backbone.").at(-1));
+  }
+  return convolve(layers.answer, climb(layers, maps, cut));
+}
+
+/** Half the height and width: the means of 2 x 2 cells. */
+function halved({ height, width, channels, values }) {
+  const small = { height: height / 2, width: width / 2, channels };
+  const result = new Float32Array(small.height * small.width * channels);
+  for (let i = 0; i < values.length; i++) {
+    const [cell, channel] = [Math.floor(i / channels), i % channels];
+    const [y, x] = [Math.floor(cell / width) >> 1, (cell % width) >> 1];
+    result[(y * small.width + x) * channels + channel] += values[i] / 4;
+  }
+  return { ...small, values: result };
 }
 
 /** Detector: heat (from 0 to 1), size and offset of every cell, and the stride between cells. */
@@ -227,8 +244,10 @@ export function overlap(a, b) {
 }
 
 function checkSize(layers, { height, width }) {
-  const stages = Object.keys(layers).map((name) => Number(name.split("stages.")[1]?.split(".")[0]));
-  const shrink = 2 ** Math.max(...stages.filter(Number.isInteger));
+  const names = Object.keys(layers);
+  const stages = names.map((name) => Number(name.split("stages.")[1]?.split(".")[0]));
+  const ups = names.filter((name) => name.endsWith(".spread")).length;
+  const shrink = 2 ** Math.max(ups, ...stages.filter(Number.isInteger));
   if (height % shrink || width % shrink || !height || !width) {
     throw new Error(`height and width must be multiples of ${shrink}, not ${height} and ${width}`);
   }

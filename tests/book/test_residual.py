@@ -101,14 +101,15 @@ def test_the_classifier_with_blocks_in_its_first_stage(ask):
     np.testing.assert_allclose(found, model(image[None, :, :, None])[0], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("scales", [1, 2])
 @pytest.mark.parametrize("cut", [[], [0], [0, 1]])
-def test_the_unet_with_and_without_bridges(ask, cut):
-    model, layers = varied(UNet(backbone(), 5, rngs=nnx.Rngs(0)))
+def test_the_unet_with_and_without_bridges(ask, cut, scales):
+    model, layers = varied(UNet(backbone(), 5, scales=scales, rngs=nnx.Rngs(0)))
     image = picture(16, 24)
     found = ask(f"module.segment(layers, picture, {cut})", layers=layers,
                 image=image.ravel().tolist(), size=(16, 24))  # fmt: skip
-    *skips, x = model.backbone.features(image[None, :, :, None])
-    for up, level in zip(model.ups, (1, 0), strict=True):
+    *skips, x = model.features(image[None, :, :, None])
+    for up, level in zip(model.ups, reversed(range(len(skips))), strict=True):
         x = up(x, skips[level] * float(level not in cut))
     np.testing.assert_allclose(values(found), model.answer(x)[0], rtol=1e-4, atol=1e-4)
 

@@ -16,6 +16,7 @@ def backbone(**sizes):
 MODELS = {
     "resnet": backbone,
     "unet": lambda: UNet(backbone(), 5, rngs=nnx.Rngs(1)),
+    "unet of two sizes": lambda: UNet(backbone(), 5, scales=2, rngs=nnx.Rngs(1)),
     "detector": lambda: Detector(backbone(), 3, stride=2, rngs=nnx.Rngs(1)),
 }
 

@@ -74,7 +74,7 @@ def test_detector_and_unet_do_on_some_scenes_what_their_records_say_of_all():
     unet, recorded = restored(
         "semantic_segmentation",
         "unet",
-        lambda: UNet(ResNet(10, rngs=nnx.Rngs(0)), 11, rngs=nnx.Rngs(0)),
+        lambda: UNet(ResNet(10, rngs=nnx.Rngs(0)), 11, scales=2, rngs=nnx.Rngs(0)),
     )
     logits = nnx.jit(lambda model, images: model(images))(unet, some.images)
     right = (np.asarray(logits).argmax(axis=-1) == some.masks).mean()

@@ -81,7 +81,7 @@ class Detector(nnx.Module):
         self.classes = classes
         self.stride = stride
         self.level = strides.index(stride)
-        self.ups = nnx.List(climb(backbone, len(strides) - 1 - self.level, rngs=rngs))
+        self.ups = nnx.List(climb(backbone.widths, len(strides) - 1 - self.level, rngs=rngs))
         self.look = ConvNorm(backbone.widths[self.level], hidden, rngs=rngs)
         self.heat = nnx.Linear(
             hidden,

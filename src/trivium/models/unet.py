@@ -1,11 +1,13 @@
 """U-Net: down to see what is there, up again to say where, with bridges at every resolution."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from trivium.kernels import avg_pool
 from trivium.models.language import check_sizes
 from trivium.models.resnet import ConvNorm, ResNet, check_divides
 
@@ -14,31 +16,47 @@ class UNet(nnx.Module):
     """Classify every pixel: a backbone's maps, joined from the coarsest to the finest.
 
     backbone: its `features` are the way down; its `dense` is not used. classes: number of them,
-    background included.
+    background included. scales: at how many sizes the backbone looks at an image: as it is, halved,
+    halved again. Of every smaller one its coarsest maps come below the others, so that a large
+    thing is seen by the same filters as a small one. The statistics of its normalization are then
+    those of no single size: to train, call `backbone.eval()` after `train()`, so that they stay.
 
-    Raises ValueError where classes is below 1.
+    Raises ValueError where classes or scales are below 1.
     Source: Ronneberger, Fischer and Brox 2015; here maps keep their size (the original's shrink by
     their borders), blocks on the way down are residual, and there is one convolution a level on
-    the way up.
+    the way up. Scales: Farabet et al. 2013.
     """
 
-    def __init__(self, backbone: ResNet, classes: int, *, rngs: nnx.Rngs):
-        check_sizes(classes=classes)
+    def __init__(self, backbone: ResNet, classes: int, *, scales: int = 1, rngs: nnx.Rngs):
+        check_sizes(classes=classes, scales=scales)
         self.backbone = backbone
-        self.ups = nnx.List(climb(backbone, len(backbone.widths) - 1, rngs=rngs))
+        self.scales = scales
+        self.widths = (*backbone.widths, *backbone.widths[-1:] * (scales - 1))
+        self.ups = nnx.List(climb(self.widths, len(self.widths) - 1, rngs=rngs))
         self.answer = nnx.Linear(backbone.widths[0], classes, rngs=rngs)
 
     def __call__(self, images) -> jax.Array:
         """Map images [B, H, W, C] to logits [B, H, W, classes].
 
-        Raises ValueError for height or width that the backbone's halvings do not divide, and as
-        `ResNet.features` does.
+        Raises ValueError as `features` does.
         """
-        check_divides(images, self.backbone.widths)
-        *skips, x = self.backbone.features(images)
+        *skips, x = self.features(images)
         for up, skip in zip(self.ups, reversed(skips), strict=True):
             x = up(x, skip)
         return self.answer(x)
+
+    def features(self, images) -> list[jax.Array]:
+        """Map images [B, H, W, C] to the maps of the way down, the finest first.
+
+        Those of level l are [B, H / 2^l, W / 2^l, widths[l]]. Raises ValueError for height or width
+        that so many halvings do not divide, and as `ResNet.features` does.
+        """
+        check_divides(images, self.widths)
+        maps = self.backbone.features(images)
+        for _ in range(1, self.scales):
+            images = avg_pool(images, 2)
+            maps.append(self.backbone.features(images)[-1])
+        return maps
 
 
 class Up(nnx.Module):
@@ -57,7 +75,7 @@ class Up(nnx.Module):
         return jax.nn.relu(self.join(jnp.concatenate([cells, skip], axis=-1)))
 
 
-def climb(backbone: ResNet, steps: int, *, rngs: nnx.Rngs) -> list[Up]:
-    """The first steps up from a backbone's coarsest maps."""
-    coarse_to_fine = list(pairwise(backbone.widths[::-1]))
+def climb(widths: Sequence[int], steps: int, *, rngs: nnx.Rngs) -> list[Up]:
+    """The first steps up from the coarsest of maps that are so wide, the finest first."""
+    coarse_to_fine = list(pairwise(widths[::-1]))
     return [Up(before, after, rngs=rngs) for before, after in coarse_to_fine[:steps]]

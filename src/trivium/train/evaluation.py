@@ -56,10 +56,10 @@ def predict(
 ) -> Any:
     """The model's outputs for all inputs, in their order: a NumPy array [N, ...].
 
-    inputs, buckets and mesh are as for `fit`. Batches are read on the host and one after the other
-    handed over, so that one compiled program answers for any number of examples from batch_size on.
-    The model is called in evaluation mode and left as it was. A model that returns several arrays [batch, ...] in a tuple or dict gives as many
-    arrays [N, ...].
+    inputs, buckets and mesh are as for `fit`. Batches are read on the host and handed over one by
+    one, so that one compiled program answers for any number of examples from batch_size on. The
+    model is called in evaluation mode and left as it was. A model that returns several arrays
+    [batch, ...] in a tuple or dict gives as many arrays [N, ...].
 
     Raises ValueError or TypeError for arguments that do not fit, and ValueError for outputs whose
     shape changes with the padded length.
