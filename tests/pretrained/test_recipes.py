@@ -87,7 +87,7 @@ def test_all_weights_together_stay_small():
     tasks = ("image_classification", "object_detection", "semantic_segmentation")
     images = [file for task in tasks for file in (ROOT / "recipes" / task).glob("*.safetensors")]
     assert len(images) == 3
-    assert sum(file.stat().st_size for file in images) < 3.5e6
+    assert sum(file.stat().st_size for file in images) < 4e6
 
 
 def test_a_model_of_other_shapes_is_refused():
