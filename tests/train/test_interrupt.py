@@ -16,6 +16,15 @@ OPTIMIZER = optax.adam(0.05)
 RUN = {"optimizer": OPTIMIZER, "batch_size": 8, "progress": False}
 
 
+@pytest.fixture
+def interruptible():
+    """Python's own answer to Ctrl-C, also in the background, where a shell switches it off."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_keeps_the_weights_and_the_run_can_go_on(tmp_path, monkeypatch):
     data = points(64)
     read = loop._Run._read
