@@ -20,6 +20,7 @@ from trivium.train import accuracy
 sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
 import _recipe
 import _scenes
+import semantic_segmentation
 
 CONFIGURATION = {"rate": 0.5, "model": "line"}
 SMALL = {"widths": (4,), "depths": (0,)}
@@ -189,15 +190,11 @@ def test_statistics_that_shall_stay_do_and_new_weights_move():
     """A stage as the U-Net's recipe takes it: the backbone's normalization learns nothing."""
     model = UNet(ResNet(2, widths=(4, 6), depths=(0, 1), rngs=nnx.Rngs(0)), 3, rngs=nnx.Rngs(0))
 
-    def learning(model):
-        model.train()
-        model.backbone.eval()
-
-    def loss(logits, masks):
-        return optax.softmax_cross_entropy_with_integer_labels(logits, masks).mean(axis=(1, 2))
-
     before = jax.tree.map(np.asarray, nnx.split(model, nnx.Param, ...)[2])
-    state, stage = _recipe.stepper(model, optax.sgd(0.1), loss, loss, learning)
+    loss = semantic_segmentation.loss
+    state, stage = _recipe.stepper(
+        model, optax.sgd(0.1), loss, loss, semantic_segmentation.learning
+    )
     random = np.random.default_rng(0)
     batch = random.random((2, 4, 8, 8, 1), np.float32), random.integers(0, 3, (2, 4, 8, 8))
     (_, rest, _), _ = stage(state, (batch, batch))

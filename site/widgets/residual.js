@@ -145,7 +145,8 @@ export function segment(layers, picture, cut = []) {
   checkSize(layers, picture);
   const maps = features(layers, picture, "backbone.");
   // A step up more than the backbone has down: it looks at the picture once more, at half the size.
-  for (let small = picture; `ups.${maps.length - 1}.spread` in layers; ) {
+  let small = picture;
+  while (`ups.${maps.length - 1}.spread` in layers) {
     small = halved(small);
     maps.push(features(layers, small, "backbone.").at(-1));
   }
